@@ -1,10 +1,11 @@
 """A small process that starts others and sees to it that none of them outlives their owner.
 
-Airflow's processes cannot be ended by one signal: task supervisors and tasks open sessions and process groups of
-their own, rename themselves, and are orphaned when a parent is killed. And an owner that is killed with SIGKILL can
-end nothing at all. So the owner (`dli-local demo`, a test session) starts one guardian and lets *it* start everything
-else. The guardian holds a pipe to its owner. When that pipe closes, in whatever way the owner went, the guardian ends
-every descendant it has, orphaned ones too, removes the temporary directory, and goes.
+Airflow's processes cannot be ended by one signal: task supervisors and tasks open sessions and process groups
+of their own, rename themselves, and are orphaned when a parent is killed. And an owner that is killed with
+SIGKILL can end nothing at all. So the owner (`dli-local demo`, a test session) starts one guardian and lets
+*it* start everything else. The guardian holds a pipe to its owner. When that pipe closes, in whatever way the
+owner went, the guardian ends every descendant it has, orphaned ones too, removes the temporary directory, and
+goes.
 
 What it cannot survive is a SIGKILL of the guardian itself.
 """
@@ -25,13 +26,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 
-GRACE = 3.0
+GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL when everything is ended."""
 
 _PR_SET_CHILD_SUBREAPER = 36
+
+_exit_codes: dict[int, int] = {}
 
 
 class Guardian:
@@ -42,7 +46,7 @@ class Guardian:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # A session of its own: Ctrl-C and a closed terminal reach the owner, which ends things in order or just dies.
+        # A session of its own: Ctrl-C and a closed terminal reach the owner only.
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
@@ -66,6 +70,11 @@ class Guardian:
             raise RuntimeError(f"cannot start {argv[0]}: {answer['error']}")
         return psutil.Process(int(answer["pid"]))
 
+    def exit_code(self, process: psutil.Process) -> int | None:
+        """How a process that was started here ended (a negative number is a signal); None while it runs."""
+        code: int | None = self._ask({"exit_code_of": process.pid})["exit_code"]
+        return code
+
     def keep_home(self) -> None:
         """Leave the temporary directory behind at the end, for the logs in it."""
         self._ask({"keep_home": True})
@@ -87,9 +96,10 @@ class Guardian:
     ) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, object]) -> dict[str, object]:
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout  # noqa: S101
+        assert stdin is not None  # noqa: S101
+        assert stdout is not None  # noqa: S101
         with self._lock:
             try:
                 stdin.write(json.dumps(request) + "\n")
@@ -112,7 +122,7 @@ def main() -> None:
         for line in sys.stdin:
             request = json.loads(line)
             keep_home = keep_home or "keep_home" in request
-            print(json.dumps(_start(request, home) if "argv" in request else {"home": home}), flush=True)
+            print(json.dumps(_answer(request, home)), flush=True)
     except (_Terminated, BrokenPipeError):
         pass
     finally:
@@ -128,8 +138,8 @@ class _Terminated(Exception):  # noqa: N818
 def _become_subreaper() -> None:
     """Have orphaned descendants handed to us instead of to init, so that they stay findable.
 
-    Linux only. Elsewhere a process is ended as long as its ancestors live when the end begins, which leaves out only
-    what was orphaned before.
+    Linux only. Elsewhere a process is ended as long as its ancestors live when the end begins, which leaves
+    out only what was orphaned before.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -139,7 +149,7 @@ def _set_signal_handlers() -> None:
     # Handlers, never SIG_IGN: an ignored signal stays ignored in every process started from here.
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGHUP, lambda *_: None)
-    signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    signal.signal(signal.SIGCHLD, _reap)
     signal.signal(signal.SIGTERM, _terminate)
 
 
@@ -149,17 +159,25 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-def _reap() -> None:
+def _reap(*_: object) -> None:
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            _exit_codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
 
 
-def _start(request: dict[str, object], home: str) -> dict[str, object]:
+def _answer(request: dict[str, Any], home: str) -> dict[str, Any]:
+    if "argv" in request:
+        return _start(request, home)
+    if "exit_code_of" in request:
+        return {"exit_code": _exit_codes.get(request["exit_code_of"])}
+    return {"home": home}
+
+
+def _start(request: dict[str, Any], home: str) -> dict[str, Any]:
     try:
         with open(str(request["log"]), "ab") as log:
             process = subprocess.Popen(  # noqa: S603
-                request["argv"],  # type: ignore[call-overload]
+                request["argv"],
                 env=request["env"],
                 cwd=home,
                 stdin=subprocess.DEVNULL,
@@ -168,6 +186,7 @@ def _start(request: dict[str, object], home: str) -> dict[str, object]:
             )
     except OSError as error:
         return {"error": str(error)}
+    _exit_codes.pop(process.pid, None)
     return {"pid": process.pid}
 
 
@@ -191,7 +210,8 @@ def _end_descendants() -> None:
 
 def _descendants() -> list[psutil.Process]:
     _reap()
-    return psutil.Process().children(recursive=True)
+    descendants: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return descendants
 
 
 if __name__ == "__main__":

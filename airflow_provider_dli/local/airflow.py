@@ -1,0 +1,324 @@
+"""A real Airflow in a temporary home, for the demo and for tests: loopback only, and gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import psutil
+
+from airflow_provider_dli.local.airflow_client import AirflowClient
+from airflow_provider_dli.local.guardian import Guardian
+
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+QUICK: Mapping[str, object] = {
+    "dag_processor.refresh_interval": 2,
+    "dag_processor.bundle_refresh_check_interval": 1,
+    "dag_processor.min_file_process_interval": 5,
+    "scheduler.job_heartbeat_sec": 2,
+    "scheduler.scheduler_idle_sleep_time": 0.2,
+    "scheduler.task_instance_heartbeat_timeout": 15,
+    "scheduler.task_instance_heartbeat_timeout_detection_interval": 2,
+    "scheduler.trigger_timeout_check_interval": 1,
+    "triggerer.job_heartbeat_sec": 2,
+    "workers.min_heartbeat_interval": 1,
+}
+"""Settings with short cycles, for tests: a kill reaches a task within about a second instead of five."""
+
+
+class LocalAirflow:
+    """Airflow with LocalExecutor; each component is a process of its own.
+
+    Use it as a context manager. However the owner ends (return, exception, any signal, SIGKILL included), its
+    guardian ends all processes and removes the temporary home. Variables named `AIRFLOW...` of the caller's
+    environment are not passed on, so it cannot touch another Airflow's database.
+
+    :param dags_folder: The folder with the DAG files.
+    :param env: More environment variables for the components, e.g. `AIRFLOW_CONN_DLI_DEFAULT`.
+    :param settings: Airflow settings as `{"section.key": value}`, over the defaults here. See `QUICK`.
+    :param sql_alchemy_conn: Metadata database. Default: a new SQLite file in the temporary home.
+    :param python: Interpreter of the environment that Airflow runs from. Default: this one.
+    :param port: Port of the api-server. Default: a free one.
+    :param report: Called with a line whenever something was begun or reached during the start.
+    :param timeout: Seconds the whole start may take. Default 180.
+    """
+
+    def __init__(
+        self,
+        dags_folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        settings: Mapping[str, object] | None = None,
+        sql_alchemy_conn: str | None = None,
+        python: str = sys.executable,
+        port: int | None = None,
+        report: Callable[[str], None] = lambda line: None,
+        timeout: float = 180,
+    ) -> None:
+        self.dags_folder = dags_folder
+        self.python = python
+        self.port = port or free_port()
+        self.username, self.password = "admin", secrets.token_urlsafe(12)
+        self._secret = secrets.token_hex(32)
+        self.api = AirflowClient(self.url, self.username, self.password)
+        self.startup_seconds: dict[str, float] = {}
+        self._env, self._settings = dict(env or {}), dict(settings or {})
+        self._sql_alchemy_conn = sql_alchemy_conn
+        self._report, self._timeout = report, timeout
+        self._components: dict[str, Component] = {}
+        self._guardian: Guardian | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def home(self) -> Path:
+        return self.guardian.home
+
+    @property
+    def guardian(self) -> Guardian:
+        if self._guardian is None:
+            raise RuntimeError("this Airflow is not started")
+        return self._guardian
+
+    def start(self) -> None:
+        """Create the database, start all components, and return when all of them are healthy.
+
+        :raises AirflowStartError: a component ended or was not healthy in time; with the tail of its log.
+        """
+        self._guardian = Guardian()
+        try:
+            self._components = {name: Component(name, self) for name in COMPONENTS}
+            self._write_password_file()
+            self._migrate_database()
+            for component in self._components.values():
+                component.start()
+            self.wait_until_healthy(self._timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every process and remove the temporary home."""
+        if self._guardian:
+            self._guardian.close()
+            self._guardian = None
+
+    def __enter__(self) -> LocalAirflow:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait_until_healthy(self, timeout: float = 60) -> None:
+        """Wait until every component that was started has reported to the database since its last start.
+
+        :raises AirflowStartError: one of them ended, or was not healthy in time.
+        """
+        began = time.monotonic()
+        waiting = {c.name: c for c in self._components.values() if c.started_at}
+        while waiting:
+            heartbeats = self.api.heartbeats()
+            for component in list(waiting.values()):
+                if not component.is_running():
+                    raise AirflowStartError(f"Airflow's {component.name} ended", component.log_tail())
+                seconds = heartbeats.get(component.command, 0) - component.started_at
+                if seconds > 0:
+                    del waiting[component.name]
+                    self.startup_seconds[component.name] = round(seconds, 1)
+                    self._report(f"Airflow: {component.name} is ready, after {seconds:.1f} s")
+            if waiting and time.monotonic() - began > timeout:
+                late = next(iter(waiting.values()))
+                raise AirflowStartError(f"Airflow's {late.name} was not healthy after {timeout:g} s", late.log_tail())
+            time.sleep(0.1)
+
+    def component(self, name: str) -> Component:
+        """One of `COMPONENTS`, or one more of a kind, like "triggerer-2", which the caller starts."""
+        if name not in self._components:
+            self._components[name] = Component(name, self)
+        return self._components[name]
+
+    def task_processes(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskProcesses:
+        """The supervisor and the task process of a running task instance.
+
+        :raises LookupError: the task instance has no process at this moment.
+        """
+        pid = self.api.task_instance(dag_id, run_id, task_id, map_index)["pid"]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            task = psutil.Process(pid) if pid else None
+            if task and (supervisor := task.parent()):
+                return TaskProcesses(supervisor, task)
+        raise LookupError(f"no process {pid} for task {task_id} of run {run_id}")
+
+    def log_tails(self, lines: int = 30) -> str:
+        """The last lines of every component's log, for a failure report."""
+        return "\n".join(f"--- {c.log}\n{c.log_tail(lines)}" for c in self._components.values())
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every component: the caller's without its Airflow, and the settings."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        env |= {"AIRFLOW_HOME": str(self.home), "NO_PROXY": "127.0.0.1,localhost"}
+        if env.pop("PYTHONDONTWRITEBYTECODE", None):
+            # Four processes that compile all of Airflow at the same time take twice as long to start.
+            env["PYTHONPYCACHEPREFIX"] = str(self.home / "pycache")
+        for name, value in (self._default_settings() | self._settings).items():
+            section, key = name.upper().split(".")
+            env[f"AIRFLOW__{section}__{key}"] = str(value)
+        return env | self._env
+
+    def _default_settings(self) -> dict[str, object]:
+        # SQLite has one writer at a time: the others wait for it up to this long instead of failing.
+        sqlite = f"sqlite:///{self.home / 'airflow.db'}?timeout=60"
+        return {
+            "api.base_url": self.url,
+            "api.host": "127.0.0.1",
+            "api.port": self.port,
+            "api.secret_key": self._secret,
+            "api.workers": 1,
+            "api_auth.jwt_secret": self._secret,
+            "core.dags_are_paused_at_creation": False,
+            "core.dags_folder": self.dags_folder,
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.executor": "LocalExecutor",
+            "core.fernet_key": "",
+            # The default asks the name service, which may be slow or absent.
+            "core.hostname_callable": "socket.gethostname",
+            "core.load_examples": False,
+            "core.simple_auth_manager_passwords_file": self.home / "passwords.json",
+            "core.simple_auth_manager_users": f"{self.username}:admin",
+            "database.sql_alchemy_conn": self._sql_alchemy_conn or sqlite,
+            "logging.colored_console_log": False,
+            "usage_data_collection.enabled": False,
+        }
+
+    def _write_password_file(self) -> None:
+        (self.home / "passwords.json").write_text(json.dumps({self.username: self.password}))
+
+    def _migrate_database(self) -> None:
+        self._report("Airflow: creating its database")
+        began = time.monotonic()
+        migration = Component("db", self, arguments=("migrate",))
+        migration.start()
+        if migration.wait(self._timeout) != 0:
+            raise AirflowStartError("Airflow could not create its database", migration.log_tail())
+        self.startup_seconds["db migrate"] = round(time.monotonic() - began, 1)
+
+
+class Component:
+    """One process of Airflow (with its children), by the name of its command: "scheduler", "triggerer-2".
+
+    Signals go to the process itself and not to its children, like a platform's would.
+    """
+
+    def __init__(self, name: str, airflow: LocalAirflow, arguments: Sequence[str] = ()) -> None:
+        self.name = name
+        self.command = re.sub(r"-\d+$", "", name)
+        self.started_at = 0.0
+        self._airflow, self._arguments = airflow, arguments
+        self._process: psutil.Process | None = None
+
+    @property
+    def process(self) -> psutil.Process:
+        if self._process is None:
+            raise RuntimeError(f"Airflow's {self.name} was not started")
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> Path:
+        return self._airflow.home / f"{self.name}.log"
+
+    def log_tail(self, lines: int = 30) -> str:
+        return tail(self.log, lines)
+
+    def start(self) -> None:
+        """Start the process; `LocalAirflow.wait_until_healthy` waits until it works."""
+        argv = [self._airflow.python, "-m", "airflow", self.command, *self._arguments]
+        if self.command in ("scheduler", "triggerer"):
+            # Their log servers would listen on every address; the logs are read from disk anyway.
+            argv.append("--skip-serve-logs")
+        self.started_at = time.time()
+        self._process = self._airflow.guardian.start(argv, env=self._airflow.environment(), log=self.log)
+
+    def stop(self, timeout: float = 60) -> None:
+        """SIGTERM, and wait for the end."""
+        self.process.terminate()
+        self.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.wait(10)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: the process stays, and does nothing."""
+        self.process.suspend()
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.resume()
+
+    def is_running(self) -> bool:
+        return self._airflow.guardian.exit_code(self.process) is None
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the end; returns the exit code, negative for a signal.
+
+        :raises TimeoutError: it still runs.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            code = self._airflow.guardian.exit_code(self.process)
+            if code is not None:
+                return code
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Airflow's {self.name} (pid {self.pid}) still runs after {timeout:g} s")
+            time.sleep(0.05)
+
+
+class TaskProcesses(NamedTuple):
+    """What runs one task instance: the supervisor (a worker of LocalExecutor) and its child, the task."""
+
+    supervisor: psutil.Process
+    task: psutil.Process
+
+
+class AirflowStartError(RuntimeError):
+    """Airflow did not start; the text ends with the last lines of the log that tells why."""
+
+    def __init__(self, reason: str, log_tail: str) -> None:
+        super().__init__(f"{reason}\n{log_tail}")
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tail(log: Path, lines: int) -> str:
+    """The last lines of a file; empty if there is none."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""

@@ -1,0 +1,182 @@
+"""Airflow's REST API, with the calls that its UI makes when a user clicks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+Json = dict[str, Any]
+
+
+class AirflowClient:
+    """Client of `/api/v2` (Airflow 3) of one Airflow, logged in as one user.
+
+    Every method raises `requests.HTTPError`, with Airflow's explanation, unless the answer is a 2xx; waiting
+    methods raise `TimeoutError` with the last state seen.
+
+    :param url: Base URL, e.g. `http://127.0.0.1:8080`.
+    """
+
+    def __init__(self, url: str, username: str, password: str) -> None:
+        self._url = url
+        self._credentials = {"username": username, "password": password}
+        self._session = requests.Session()
+        # No proxy and no netrc: this talks to the loopback interface.
+        self._session.trust_env = False
+
+    def heartbeats(self) -> dict[str, float]:
+        """Epoch seconds of the last sign of life of each component.
+
+        The api-server has no heartbeat: its sign of life is that it answers now. Nothing while it does not.
+        """
+        try:
+            health = self._session.get(f"{self._url}/api/v2/monitor/health", timeout=10).json()
+        except requests.RequestException:
+            return {}
+        reported = {
+            "scheduler": health["scheduler"]["latest_scheduler_heartbeat"],
+            "dag-processor": health["dag_processor"]["latest_dag_processor_heartbeat"],
+            "triggerer": health["triggerer"]["latest_triggerer_heartbeat"],
+        }
+        beats = {name: datetime.fromisoformat(beat).timestamp() for name, beat in reported.items() if beat}
+        return beats | {"api-server": time.time()}
+
+    def wait_for_dag(self, dag_id: str, timeout: float = 60) -> Json:
+        """Wait until the DAG is known, which is when its file was parsed.
+
+        :raises RuntimeError: Airflow cannot import a DAG file; with the traceback.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            answer = self._request("GET", f"dags/{dag_id}", accept=(404,))
+            if answer.get("dag_id"):
+                return answer
+            if errors := self._request("GET", "importErrors")["import_errors"]:
+                raise RuntimeError(f"Airflow cannot import a DAG file:\n{errors[0]['stack_trace']}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Airflow knows no DAG {dag_id} after {timeout:g} s")
+            time.sleep(0.2)
+
+    def trigger(self, dag_id: str, conf: Mapping[str, object] | None = None, run_id: str | None = None) -> str:
+        """Start a DAG run; returns its run id."""
+        body = {"logical_date": None, "conf": dict(conf or {}), "dag_run_id": run_id}
+        return str(self._request("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def dag_run(self, dag_id: str, run_id: str) -> Json:
+        return self._request("GET", _run(dag_id, run_id))
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Json:
+        return self._request("GET", _task(dag_id, run_id, task_id, map_index))
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
+        """All of a run, mapped ones included (the first 100)."""
+        return list(self._request("GET", f"{_run(dag_id, run_id)}/taskInstances?limit=100")["task_instances"])
+
+    def mark_dag_run(self, dag_id: str, run_id: str, state: str) -> None:
+        """What "Mark as failed" or "Mark as success" of a DAG run does."""
+        self._request("PATCH", _run(dag_id, run_id), {"state": state})
+
+    def mark_task(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
+        """What "Mark as failed" or "Mark as success" of a task instance does."""
+        self._request("PATCH", _task(dag_id, run_id, task_id, map_index), {"new_state": state})
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Collection[str | tuple[str, int]] | None = None) -> None:
+        """What "Clear" does: of the whole run, or of these tasks (a task id, or task id and map index)."""
+        if task_ids is None:
+            self._request("POST", f"{_run(dag_id, run_id)}/clear", {"dry_run": False, "only_failed": False})
+        else:
+            body = {
+                "dry_run": False,
+                "dag_run_id": run_id,
+                "only_failed": False,
+                "reset_dag_runs": True,
+                "task_ids": list(task_ids),
+            }
+            self._request("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def delete_dag_run(self, dag_id: str, run_id: str) -> None:
+        self._request("DELETE", _run(dag_id, run_id))
+
+    def pause(self, dag_id: str) -> None:
+        self._request("PATCH", f"dags/{dag_id}", {"is_paused": True})
+
+    def unpause(self, dag_id: str) -> None:
+        self._request("PATCH", f"dags/{dag_id}", {"is_paused": False})
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
+        """The log of one try, a line per event, as the UI shows it without colours."""
+        path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}?map_index={map_index}"
+        return "\n".join(_line(event) for event in self._request("GET", path)["content"])
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        """The value of an XCom; None if there is none."""
+        path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}?map_index={map_index}"
+        return self._request("GET", f"{path}&deserialize=true", accept=(404,)).get("value")
+
+    def wait_for_state(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str | None = None,
+        state: str | Collection[str] = ("success", "failed"),
+        *,
+        map_index: int = -1,
+        timeout: float = 60,
+    ) -> str:
+        """Wait until the task instance, or without `task_id` the DAG run, is in (one of) these states.
+
+        The default is the end of a run; returns the state.
+        """
+        wanted = {state} if isinstance(state, str) else set(state)
+        deadline = time.monotonic() + timeout
+        while True:
+            found = (
+                self.task_instance(dag_id, run_id, task_id, map_index) if task_id else self.dag_run(dag_id, run_id)
+            )["state"]
+            if found in wanted:
+                return str(found)
+            if time.monotonic() > deadline:
+                what = f"task {task_id} of {run_id}" if task_id else f"DAG run {run_id}"
+                raise TimeoutError(f"{what} is {found}, not {' or '.join(sorted(wanted))}, after {timeout:g} s")
+            time.sleep(0.2)
+
+    def _request(self, method: str, path: str, body: Json | None = None, accept: tuple[int, ...] = ()) -> Json:
+        if "Authorization" not in self._session.headers:
+            self._log_in()
+        answer = self._session.request(method, f"{self._url}/api/v2/{path}", json=body, timeout=60)
+        if answer.status_code not in accept:
+            _raise_for_status(answer)
+        return dict(answer.json()) if answer.content else {}
+
+    def _log_in(self) -> None:
+        answer = self._session.post(f"{self._url}/auth/token", json=self._credentials, timeout=60)
+        _raise_for_status(answer)
+        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+def _run(dag_id: str, run_id: str) -> str:
+    return f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+
+
+def _task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}"
+    return path if map_index < 0 else f"{path}/{map_index}"
+
+
+def _line(event: Json | str) -> str:
+    if isinstance(event, str):
+        return event
+    text = " ".join(str(event[key]) for key in ("timestamp", "level", "event") if event.get(key))
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in event.get("error_detail") or ()]
+    return "\n    ".join([text, *errors])
+
+
+def _raise_for_status(answer: requests.Response) -> None:
+    if not answer.ok:
+        call = f"{answer.request.method} {answer.url}"
+        raise requests.HTTPError(f"{call} answered {answer.status_code}: {answer.text[:500]}", response=answer)
