@@ -1,0 +1,67 @@
+"""A call of a REST API, described once: what to send and how to read the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """
+    A successful answer.
+
+    :param body: The JSON object; empty when the answer had none.
+    :param headers: HTTP headers, looked up without regard to case.
+    """
+
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """
+    One call, as a value that :meth:`DliHook.send` sends.
+
+    :param what: What it does, for error messages, such as ``status of SQL job 8ecb…``.
+    :param method: HTTP method.
+    :param path: Path below the endpoint, escaped, with ``{project_id}`` where the project belongs.
+    :param read: Turns the answer into what the caller wants.
+    :param query: Query parameters; those that are None are left out.
+    :param body: JSON body, or None.
+    :param service: ``"dli"``, or ``"iam"`` for the identity service.
+    :param anonymous: True for the one call that needs no credentials: the one that brings a token.
+    :param repeatable: True when doing it twice does no harm, so that it may be repeated blindly.
+    :param timeout: Seconds between two pieces of the answer, where the call is known to take longer than
+        the connection's own ``timeout``.
+    :param iam_action: The IAM action the caller needs, named in the error when it is missing.
+    """
+
+    what: str
+    method: str
+    path: str
+    read: Callable[[Answer], T]
+    query: Mapping[str, str | int | None] = field(default_factory=dict)
+    # Not in the repr: the body of the token call holds a password.
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
+    service: str = "dli"
+    anonymous: bool = False
+    repeatable: bool = False
+    timeout: float | None = None
+    iam_action: str | None = None
+
+    def url_path(self, project_id: str) -> str:
+        """Return path and query as they go over the wire; a signature covers exactly this text."""
+        path = self.path.replace("{project_id}", escape(project_id))
+        pairs = sorted((name, str(value)) for name, value in self.query.items() if value is not None)
+        query = "&".join(f"{escape(name)}={escape(value)}" for name, value in pairs)
+        return f"{path}?{query}" if query else path
+
+
+def escape(value: str) -> str:
+    """Percent-encode everything but unreserved characters, a slash included."""
+    return quote(value, safe="-_.~")

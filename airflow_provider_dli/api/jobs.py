@@ -1,0 +1,139 @@
+"""What a DLI job is: its kind, its states, and which of them count as active, over and a success."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_provider_dli.exceptions import DliJobError, DliValueError
+
+if TYPE_CHECKING:
+    from pendulum import DateTime, Duration
+
+
+class JobKind(StrEnum):
+    """A family of jobs with endpoints and state names of its own."""
+
+    SQL = "sql"
+
+
+class JobState(StrEnum):
+    """State of a job, the same words for every kind. A state we do not know counts as active."""
+
+    LAUNCHING = "LAUNCHING"
+    RUNNING = "RUNNING"
+    SCALING = "SCALING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the job may still run, and cost."""
+        return self not in (JobState.FINISHED, JobState.FAILED, JobState.CANCELLED)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the job did all its work."""
+        return self is JobState.FINISHED
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A job as DLI last described it.
+
+    :param id: DLI's id of the job.
+    :param kind: Its family.
+    :param state: Its state.
+    :param status: The state in DLI's own spelling, for people.
+    :param message: DLI's message; of a failed job, the reason.
+    :param job_type: DLI's type of the statement, such as ``QUERY``, ``INSERT`` or ``DDL``.
+    :param queue_name: Queue that runs it.
+    :param statement: The SQL text.
+    :param start_time: When it was submitted.
+    :param duration: How long it has run, by DLI's own clock; None before it starts.
+    :param result_count: Number of rows returned or inserted; None when DLI does not say.
+    :param tags: Its tags.
+    """
+
+    id: str
+    kind: JobKind
+    state: JobState
+    status: str
+    message: str = ""
+    job_type: str = ""
+    queue_name: str = ""
+    statement: str = ""
+    start_time: DateTime | None = None
+    duration: Duration | None = None
+    result_count: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{KIND_NAMES[self.kind]} job {self.id}"
+
+    def require_success(self) -> Job:
+        """
+        Return the job when it ended well: the one rule by which an operator or a sensor passes or fails.
+
+        :raises DliJobError: It failed or was cancelled, by whomever. Says why and shows the first lines of
+            the statement.
+        """
+        if self.state.is_success:
+            return self
+        lines = [f"{self} ended {self.status}: {self.message or 'DLI gives no reason'}"]
+        if self.state is JobState.CANCELLED and not self.message:
+            lines = [f"{self} was cancelled, by a user, another client or the bound `dli.sql.job.timeout`"]
+        shown = self.statement.strip().splitlines()[:3]
+        raise DliJobError("\n".join([*lines, *(f"    {line[:200]}" for line in shown)]), job=self)
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """
+    What became of a cancel.
+
+    :param job_id: The job.
+    :param accepted: True when DLI took the request; False when the job was over before.
+    :param state: The end state of a job that was over before; None when the request was taken, for then only
+        a status call can tell how the job ends.
+    """
+
+    job_id: str
+    accepted: bool
+    state: JobState | None = None
+
+    def __str__(self) -> str:
+        return "DLI accepted the cancel" if self.accepted else f"it was over before ({self.state})"
+
+
+KIND_NAMES = {JobKind.SQL: "SQL"}
+
+# DLI does not say which characters an id has, so only those are refused that could change the path.
+_UNSAFE_IN_JOB_ID = re.compile(r"[\s/\\?#%\x00-\x1f\x7f]|^\.+$")
+
+
+def checked_job_id(job_id: object) -> str:
+    """
+    Return the id when it can stand in a path.
+
+    :raises DliValueError: It is no text, empty, longer than 64 characters, or has characters that would
+        lead to another path.
+    """
+    if isinstance(job_id, str) and 0 < len(job_id) <= 64 and not _UNSAFE_IN_JOB_ID.search(job_id):
+        if job_id != "None":
+            return job_id
+        raise DliValueError(
+            "job_id is 'None': the task it is pulled from has pushed no job_id. Check the task id in the "
+            "template, and that the task ran before this one.",
+            field="job_id",
+        )
+    raise DliValueError(
+        f"job_id {job_id!r} is no DLI job id: it must be text of 1 to 64 characters without blanks, "
+        "line breaks or any of / \\ ? # %, such as 8ecb0777-9c70-4529-9935-29ea0946039c.",
+        field="job_id",
+    )

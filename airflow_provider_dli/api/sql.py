@@ -1,0 +1,352 @@
+"""
+SQL jobs.
+
+Follows the chapter "APIs Related to SQL Jobs" of the DLI API Reference. SQL jobs are submitted to queues of
+type ``sql``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_dli.api.call import Answer, Call, escape
+from airflow_provider_dli.api.jobs import Job, JobKind, JobState, checked_job_id
+from airflow_provider_dli.exceptions import DliError, DliValueError
+
+if TYPE_CHECKING:
+    from pendulum import DateTime, Duration
+
+# The service cuts a synchronous statement after two minutes; a submit must outwait that.
+_SUBMIT_TIMEOUT = 150.0
+
+# The most that DLI puts on one page.
+PAGE_SIZE = 100
+
+_NAME = re.compile(r"(?!_)(?![0-9]+$)[A-Za-z0-9_]{1,128}")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """
+    First rows of a result.
+
+    :param columns: Column names with DLI's type names, such as ``("id", "int")``.
+    :param rows: Values in the order of the columns.
+    """
+
+    columns: list[tuple[str, str]]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """
+    One page of a list.
+
+    :param jobs: The jobs of this page.
+    :param job_count: Number of jobs that match, on all pages.
+    """
+
+    jobs: list[Job]
+    job_count: int
+
+
+def submit(
+    statement: str,
+    *,
+    database: str | None = None,
+    queue_name: str | None = None,
+    conf: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Call[Job]:
+    """
+    Submit one statement (API page "Submitting a SQL Job").
+
+    :param statement: One SQL statement.
+    :param database: Database of unqualified names; leave it out for ``CREATE DATABASE``.
+    :param queue_name: Queue of type ``sql``; DLI's default is the queue ``default``.
+    :param conf: Settings, such as ``{"spark.sql.shuffle.partitions": 200}``.
+    :param tags: Labels for look-ups.
+    :raises DliValueError: The statement is empty, or a name has characters that DLI refuses.
+    """
+    if not isinstance(statement, str) or not statement.strip():
+        raise DliValueError("sql is empty: give one SQL statement as text.", field="sql")
+    _check_name("database", database)
+    _check_name("queue_name", queue_name)
+    body: dict[str, Any] = {"sql": statement}
+    if database:
+        body["currentdb"] = database
+    if queue_name:
+        body["queue_name"] = queue_name
+    if conf:
+        body["conf"] = [f"{key} = {conf_text(value)}" for key, value in conf.items()]
+    if tags:
+        body["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
+
+    def read(answer: Answer) -> Job:
+        if not answer.body.get("job_id"):
+            raise DliError(
+                "DLI accepted the SQL job but gave no job id, so it can be neither followed nor cancelled. "
+                "Look for it in the DLI console and report this to the cloud's support."
+            )
+        # A synchronous statement is over when the answer arrives, but only a status call says how it ended.
+        return Job(
+            id=str(answer.body["job_id"]),
+            kind=JobKind.SQL,
+            state=JobState.LAUNCHING,
+            status="submitted",
+            job_type=str(answer.body.get("job_type") or ""),
+            queue_name=queue_name or "",
+            statement=statement,
+            tags=dict(tags or {}),
+        )
+
+    return Call(
+        "submit of the SQL job",
+        "POST",
+        "/v1.0/{project_id}/jobs/submit-job",
+        read,
+        body=body,
+        timeout=_SUBMIT_TIMEOUT,
+        iam_action="dli:queue:submitJob",
+    )
+
+
+def status(job_id: str) -> Call[Job]:
+    """Ask for the state of a job (API page "Querying Job Status")."""
+    return Call(
+        f"status of SQL job {job_id}",
+        "GET",
+        f"{_path(job_id)}/status",
+        lambda answer: _read_job(answer.body),
+        repeatable=True,
+        iam_action="dli:jobs:get",
+    )
+
+
+def detail(job_id: str) -> Call[Mapping[str, Any]]:
+    """Ask for the import or export settings of a job (API page "Querying Job Details")."""
+    return Call(
+        f"detail of SQL job {job_id}",
+        "GET",
+        f"{_path(job_id)}/detail",
+        lambda answer: answer.body,
+        repeatable=True,
+    )
+
+
+def progress(job_id: str) -> Call[float | None]:
+    """
+    Ask how far a running job is, 0 to 1, or None (API page "Querying the Job Execution Progress").
+
+    DLI estimates it for the current sub-job, so the figure can go down.
+    """
+
+    def read(answer: Answer) -> float | None:
+        value = answer.body.get("progress")
+        return float(value) if isinstance(value, (int, float)) else None
+
+    return Call(f"progress of SQL job {job_id}", "GET", f"{_path(job_id, 'v1')}/progress", read, repeatable=True)
+
+
+def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = None) -> Call[Rows]:
+    """
+    Read the first rows of a QUERY job (API page "Previewing SQL Job Query Results").
+
+    :param job_id: The job.
+    :param rows: Number of rows, 1 to 1000; DLI's default is 1000.
+    :param queue_name: Queue that fetches the rows: that of the job.
+    """
+
+    def read(answer: Answer) -> Rows:
+        columns = [next(iter(column.items())) for column in answer.body.get("schema") or []]
+        return Rows(columns=columns, rows=list(answer.body.get("rows") or []))
+
+    return Call(
+        f"preview of SQL job {job_id}",
+        "GET",
+        f"{_path(job_id)}/preview",
+        read,
+        query={"page-size": rows, "queue-name": queue_name},
+        repeatable=True,
+    )
+
+
+def export_result(
+    job_id: str,
+    data_path: str,
+    *,
+    data_type: str = "csv",
+    compress: str | None = None,
+    queue_name: str | None = None,
+    export_mode: str | None = None,
+    with_column_header: bool | None = None,
+    limit_num: int | None = None,
+) -> Call[str]:
+    """
+    Write the result of a QUERY job to OBS; returns the id of a new job (API page "Exporting Query Results").
+
+    :param job_id: The QUERY job.
+    :param data_path: Target folder, such as ``obs://bucket/folder``.
+    :param data_type: ``csv`` or ``json``.
+    :param compress: ``none`` (DLI's default), ``gzip``, ``bzip2`` or ``deflate``.
+    :param queue_name: Queue that runs the export; DLI's default is ``default``.
+    :param export_mode: ``ErrorIfExists`` (DLI's default) or ``Overwrite``.
+    :param with_column_header: Whether to write column names; DLI's default is not to.
+    :param limit_num: Number of rows; DLI's default is all.
+    """
+    body = {
+        "data_path": data_path,
+        "data_type": data_type,
+        "compress": compress,
+        "queue_name": queue_name,
+        "export_mode": export_mode,
+        "with_column_header": with_column_header,
+        "limit_num": limit_num,
+    }
+
+    def read(answer: Answer) -> str:
+        if not answer.body.get("job_id"):
+            raise DliError(f"DLI accepted the export of SQL job {job_id} but gave no job id.")
+        return str(answer.body["job_id"])
+
+    return Call(
+        f"export of SQL job {job_id}",
+        "POST",
+        f"{_path(job_id)}/export-result",
+        read,
+        body={name: value for name, value in body.items() if value is not None},
+    )
+
+
+def check_sql(statement: str, *, database: str | None = None) -> Call[str]:
+    """Check a statement without running it; returns its job type (API page "Checking SQL Syntax")."""
+    return Call(
+        "check of the SQL statement",
+        "POST",
+        "/v1.0/{project_id}/jobs/check-sql",
+        lambda answer: str(answer.body.get("job_type") or ""),
+        body={"sql": statement, **({"currentdb": database} if database else {})},
+        repeatable=True,
+    )
+
+
+def list_jobs(
+    *,
+    page: int = 1,
+    page_size: int = PAGE_SIZE,
+    status: str | None = None,
+    queue_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    order: str | None = None,
+) -> Call[JobPage]:
+    """
+    List one page of the jobs of the project (API page "Querying All Jobs").
+
+    :param page: Page, 1 to 100.
+    :param page_size: Jobs per page, 1 to 100.
+    :param status: Only jobs in this state.
+    :param queue_name: Only jobs of this queue.
+    :param tags: Only jobs with these tags. DLI's match is fuzzy: compare again.
+    :param start: Only jobs submitted after this moment, in milliseconds since the epoch.
+    :param end: Only jobs submitted before this moment, in milliseconds since the epoch.
+    :param order: ``start_time_desc`` (DLI's default), ``start_time_asc``, ``duration_desc`` or
+        ``duration_asc``.
+    """
+    return Call(
+        "list of SQL jobs",
+        "GET",
+        "/v1.0/{project_id}/jobs",
+        lambda answer: JobPage(
+            jobs=[_read_job(job) for job in answer.body.get("jobs") or []],
+            job_count=int(answer.body.get("job_count") or 0),
+        ),
+        query={
+            "page-size": page_size,
+            "current-page": page,
+            "job-status": status,
+            "queue_name": queue_name,
+            "tags": ",".join(f"{key}={value}" for key, value in tags.items()) if tags else None,
+            "start": start,
+            "end": end,
+            "order": order,
+        },
+        repeatable=True,
+        iam_action="dli:jobs:listAll",
+    )
+
+
+def cancel(job_id: str) -> Call[None]:
+    """Cancel a job that is not over (API page "Canceling a Job"). Accepted does not yet mean over."""
+    return Call(
+        f"cancel of SQL job {job_id}",
+        "DELETE",
+        _path(job_id),
+        lambda answer: None,
+        repeatable=True,
+        iam_action="dli:queue:cancelJob",
+    )
+
+
+def conf_text(value: Any) -> str:
+    """Write a setting as Spark does: true and false in lower case, the rest as text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_name(field: str, name: str | None) -> None:
+    if name and not _NAME.fullmatch(name):
+        raise DliValueError(
+            f"{field}: DLI does not take the name {name!r}: 1 to 128 letters, digits and _, not digits only, not "
+            "starting with _.",
+            field=field,
+        )
+
+
+def _path(job_id: str, version: str = "v1.0") -> str:
+    return f"/{version}/{{project_id}}/jobs/{escape(checked_job_id(job_id))}"
+
+
+def _read_job(body: Mapping[str, Any]) -> Job:
+    status = str(body.get("status") or "")
+    count = body.get("result_count")
+    return Job(
+        id=str(body.get("job_id") or ""),
+        kind=JobKind.SQL,
+        state=_state(status),
+        status=status or "without a status",
+        message=str(body.get("message") or ""),
+        job_type=str(body.get("job_type") or ""),
+        queue_name=str(body.get("queue_name") or ""),
+        statement=str(body.get("statement") or ""),
+        start_time=_moment(body.get("start_time")),
+        duration=_duration(body.get("duration")),
+        result_count=count if isinstance(count, int) else None,
+        tags=_read_tags(body.get("tags")),
+    )
+
+
+def _state(status: str) -> JobState:
+    # A comment of the official SDK says FINISH where every page says FINISHED.
+    name = {"FINISH": "FINISHED"}.get(status.upper(), status.upper())
+    return JobState[name] if name in JobState.__members__ else JobState.UNKNOWN
+
+
+def _moment(milliseconds: Any) -> DateTime | None:
+    import pendulum
+
+    return pendulum.from_timestamp(milliseconds / 1000) if isinstance(milliseconds, (int, float)) else None
+
+
+def _duration(milliseconds: Any) -> Duration | None:
+    import pendulum
+
+    return pendulum.duration(milliseconds=milliseconds) if isinstance(milliseconds, (int, float)) else None
+
+
+def _read_tags(tags: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    return {str(tag.get("key")): str(tag.get("value")) for tag in tags or [] if isinstance(tag, Mapping)}

@@ -1,0 +1,257 @@
+"""The Airflow connection of type ``dli``: its fields, checked and made ready to use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from airflow_provider_dli.exceptions import DliValueError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+CONN_TYPE = "dli"
+DEFAULT_TIMEOUT = 60.0
+
+# Open Telekom Cloud lists DLI for eu-de; the name for eu-nl follows the pattern of its other services.
+_OTC_REGIONS = ("eu-de", "eu-nl")
+_HUAWEI_REGIONS = [
+    "ae-ad-1",
+    "af-north-1",
+    "af-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "cn-east-2",
+    "cn-east-3",
+    "cn-east-4",
+    "cn-east-5",
+    "cn-north-1",
+    "cn-north-2",
+    "cn-north-4",
+    "cn-north-9",
+    "cn-south-1",
+    "cn-southwest-2",
+    "eu-west-0",
+    "la-north-2",
+    "la-south-2",
+    "me-east-1",
+    "my-kualalumpur-1",
+    "na-mexico-1",
+    "ru-moscow-1",
+    "ru-northwest-2",
+    "sa-brazil-1",
+    "tr-west-1",
+]
+# The official SDK has no regional IAM host for these.
+_HUAWEI_GLOBAL_IAM = ("af-north-1", "ru-northwest-2", "eu-west-101")
+
+
+@dataclass(frozen=True)
+class DliConnection:
+    """
+    A connection whose fields have been checked. Secrets are not in its repr.
+
+    :param conn_id: Airflow's id of the connection, for messages.
+    :param auth_type: ``password`` (IAM token) or ``ak_sk`` (signature).
+    :param user: IAM user name, or access key.
+    :param secret: Password, or secret key.
+    :param endpoint: Base URL of DLI, without a slash at the end.
+    :param iam_endpoint: Base URL of IAM, without ``/v3``.
+    :param project_id: Project id, or None when only its name is known.
+    :param project_name: Project name, or None.
+    :param domain_name: Account that the IAM user belongs to; None with ``ak_sk``.
+    :param security_token: Security token of a temporary key pair, or None.
+    :param region: Region id, or None.
+    :param default_queue: Queue of operators that name none, or None.
+    :param default_database: Database of operators that name none, or None.
+    :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
+    :param timeout: Seconds to wait for the next piece of an answer. Default 60.
+    """
+
+    conn_id: str
+    auth_type: Literal["password", "ak_sk"]
+    user: str
+    secret: str = field(repr=False)
+    endpoint: str
+    iam_endpoint: str
+    project_id: str | None
+    project_name: str | None
+    domain_name: str | None
+    security_token: str | None = field(repr=False)
+    region: str | None
+    default_queue: str | None
+    default_database: str | None
+    verify: bool | str
+    timeout: float
+
+    @classmethod
+    def from_airflow(
+        cls, connection: Connection, *, region: str | None = None, project_id: str | None = None
+    ) -> DliConnection:
+        """
+        Check an Airflow connection.
+
+        :param connection: The connection.
+        :param region: Takes the place of the extra field ``region``.
+        :param project_id: Takes the place of the extra fields ``project_id`` and ``project_name``.
+        :raises DliValueError: A field is missing or contradicts another one; names it.
+        """
+        fields = _Fields(connection)
+        auth_type = fields.choice("auth_type", "password", ("password", "ak_sk"))
+        user_word, secret_word = _WORDS[auth_type]
+        region = region or fields.text("region")
+        host = fields.host()
+        project_name = None if project_id else fields.text("project_name")
+        found = cls(
+            conn_id=fields.conn_id,
+            auth_type=auth_type,
+            user=fields.required("login", connection.login, user_word),
+            secret=fields.required("password", connection.password, secret_word),
+            endpoint=host or fields.region_endpoint("host", "dli", region),
+            iam_endpoint=fields.url("iam_endpoint") or fields.region_endpoint("iam_endpoint", "iam", region),
+            project_id=project_id or fields.text("project_id"),
+            project_name=project_name,
+            domain_name=fields.text("domain_name"),
+            security_token=fields.text("security_token"),
+            region=region,
+            default_queue=fields.text("default_queue"),
+            default_database=fields.text("default_database"),
+            verify=fields.verify(),
+            timeout=fields.seconds("timeout", DEFAULT_TIMEOUT),
+        )
+        if not found.project_id and not found.project_name:
+            raise fields.error("project_id", "is missing. Set it, or `project_name` (of a main project, the region id)")
+        if auth_type == "password" and not found.domain_name:
+            raise fields.error("domain_name", "is missing: the account that the IAM user belongs to")
+        if auth_type == "password" and found.security_token:
+            raise fields.error(
+                "security_token", 'contradicts `auth_type` "password": it belongs to "ak_sk". Remove one'
+            )
+        return found
+
+
+_WORDS: dict[Literal["password", "ak_sk"], tuple[str, str]] = {
+    "password": ("the IAM user name", "the IAM user's password"),
+    "ak_sk": ("the access key (AK)", "the secret key (SK)"),
+}
+
+
+class _Fields:
+    """The fields of one connection, read with errors that name the connection and the field."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.conn_id = connection.conn_id
+        try:
+            extra = connection.extra_dejson
+        except ValueError:
+            extra = None
+        if not isinstance(extra, dict):
+            raise self.error("extra", "must be a JSON object")
+        self._extra: dict[str, Any] = extra
+
+    def error(self, name: str, problem: str) -> DliValueError:
+        where = "" if name in ("login", "password", "host", "port", "extra") else "extra "
+        return DliValueError(f"Connection {self.conn_id!r}: {where}field `{name}` {problem}.", field=name)
+
+    def text(self, name: str) -> str | None:
+        value = self._extra.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self.error(name, f"must be text, not {type(value).__name__}")
+        return (value or "").strip() or None
+
+    def required(self, name: str, value: str | None, meaning: str) -> str:
+        if not value:
+            raise self.error(name, f"is missing: {meaning}")
+        return value
+
+    def choice(self, name: str, default: Any, choices: tuple[str, ...]) -> Any:
+        value = self.text(name) or default
+        if value not in choices:
+            raise self.error(name, f"must be one of {', '.join(choices)}, not {value!r}")
+        return value
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self._extra.get(name)
+        try:
+            seconds = default if value in (None, "") else float(value)
+        except (TypeError, ValueError):
+            seconds = 0
+        # Written so that "nan" is refused too.
+        if not 0 < seconds < float("inf"):
+            raise self.error(name, f"must be a number of seconds above 0, not {value!r}")
+        return seconds
+
+    def verify(self) -> bool | str:
+        value = self._extra.get("verify")
+        if value in (None, ""):
+            return True
+        if isinstance(value, bool):
+            return value
+        if not isinstance(value, str):
+            raise self.error("verify", "must be true, false or the path of a CA bundle")
+        return {"true": True, "false": False}.get(value.lower(), value)
+
+    def host(self) -> str | None:
+        """Return the base URL in the host and port fields, or None when they are empty."""
+        host, port = (self._connection.host or "").strip(), self._connection.port
+        if not host:
+            if port:
+                raise self.error("port", "is set without `host`: set the host too, or clear it")
+            return None
+        # A connection given as a URI has the scheme in a field of its own.
+        schema = self._connection.schema
+        scheme = schema if schema in ("http", "https") else "https"
+        url = self._checked_url("host", host if "://" in host else f"{scheme}://{host}")
+        in_host = urlsplit(url).port
+        if port and in_host and port != in_host:
+            raise self.error("port", f"is {port} but `host` says {in_host}: set one of them")
+        return f"{url}:{port}" if port and not in_host else url
+
+    def url(self, name: str) -> str | None:
+        value = self.text(name)
+        if not value:
+            return None
+        url = value if "://" in value else f"https://{value}"
+        return self._checked_url(name, url.rstrip("/").removesuffix("/v3"))
+
+    def _checked_url(self, name: str, url: str) -> str:
+        url = url.rstrip("/")
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if (
+            not usable
+            or parts.path
+            or parts.query
+            or parts.fragment
+            or "@" in parts.netloc
+            or set(url) & set(" \\\r\n\t")
+        ):
+            raise self.error(
+                name,
+                "must be a host name or base URL such as https://dli.eu-de.otc.t-systems.com, without a path",
+            )
+        return url
+
+    def region_endpoint(self, name: str, service: str, region: str | None) -> str:
+        if not region:
+            raise self.error("region", f"is missing: set it, such as eu-de, or set `{name}`")
+        if region in _OTC_REGIONS:
+            return f"https://{service}.{region}.otc.t-systems.com"
+        if service == "iam" and region in _HUAWEI_GLOBAL_IAM:
+            return "https://iam.myhuaweicloud.com"
+        if region == "eu-west-101":
+            return f"https://{service}.{region}.myhuaweicloud.eu"
+        if region in _HUAWEI_REGIONS:
+            return f"https://{service}.{region}.myhuaweicloud.com"
+        known = ", ".join([*_OTC_REGIONS, *_HUAWEI_REGIONS, "eu-west-101"])
+        raise self.error(
+            "region",
+            f"{region!r} is not known. Known: {known}. For another one set `host` and `iam_endpoint`",
+        )

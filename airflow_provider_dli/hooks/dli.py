@@ -1,0 +1,611 @@
+"""The hook: an Airflow connection turned into authenticated calls of DLI."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_dli import __version__
+from airflow_provider_dli.api import iam, sql
+from airflow_provider_dli.api.jobs import Cancellation, Job, JobKind, JobState
+from airflow_provider_dli.connection import CONN_TYPE, DliConnection
+from airflow_provider_dli.exceptions import (
+    DliAuthenticationError,
+    DliError,
+    DliNotFoundError,
+    DliPermissionError,
+    DliTemporaryError,
+    DliValueError,
+)
+from airflow_provider_dli.kill import call_in_thread, pause
+
+if TYPE_CHECKING:
+    import requests
+    from tenacity import RetryCallState
+
+    from airflow_provider_dli.api.call import Answer, Call
+
+T = TypeVar("T")
+
+# How long one call is repeated while DLI is away, in seconds.
+GIVE_UP_AFTER = 60.0
+# How long a waiting task bears that DLI is away, in seconds.
+OUTAGE_BUDGET = 1800.0
+# The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
+FIRST_POLL_INTERVAL = 0.5
+
+_CONNECT_TIMEOUT = 10.0
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MAX_PAGES = 100
+_PROGRESS_EVERY = 10.0
+
+
+@dataclass
+class _Credentials:
+    """What a connection yields once it has been used; shared by all hooks of a process that use it."""
+
+    token: iam.Token | None = None
+    project_id: str | None = None
+
+
+# One token per connection and process. Read and written without a lock: at worst two threads get a token each.
+_credentials: dict[DliConnection, _Credentials] = {}
+
+
+class DliHook(BaseHook):
+    """
+    Sends calls to DLI with the credentials of an Airflow connection.
+
+    The connection is read, and a token fetched, at the first call or by :meth:`connect`, never in the constructor.
+
+    :param dli_conn_id: Airflow connection of type ``dli``.
+    :param region: Takes the place of the connection's ``region``.
+    :param project_id: Takes the place of the connection's ``project_id``.
+    """
+
+    conn_name_attr = "dli_conn_id"
+    default_conn_name = "dli_default"
+    conn_type = CONN_TYPE
+    hook_name = "Data Lake Insight (DLI)"
+
+    def __init__(
+        self,
+        dli_conn_id: str = default_conn_name,
+        *,
+        region: str | None = None,
+        project_id: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.dli_conn_id = dli_conn_id
+        self.region = region
+        self.project_id = project_id
+        #: Called at least every 0.25 s in every wait of this hook; what it raises ends the wait.
+        self.watch: Callable[[], None] = _no_watch
+        self._timeout: float | None = None
+        self._own_thread = False
+        self._connection: DliConnection | None = None
+        self._session: requests.Session | None = None
+
+    def connect(self) -> DliConnection:
+        """
+        Read the connection and get a token, unless that was done: from then on calls need no Airflow.
+
+        :raises DliValueError: A field of the connection is missing or contradicts another one.
+        :raises DliAuthenticationError: IAM refuses the user.
+        """
+        if self._connection is None:
+            connection = self.get_connection(self.dli_conn_id)
+            self._connection = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
+        self._project_id(self._connection)
+        return self._connection
+
+    def for_thread(self, *, timeout: float | None = None) -> DliHook:
+        """
+        Return a hook for one thread: connected, with a session of its own, sending in the calling thread.
+
+        :param timeout: Seconds to wait for the next piece of an answer; default is the connection's.
+        """
+        self.connect()
+        hook = copy.copy(self)
+        hook.watch = _no_watch
+        hook._timeout = timeout
+        hook._own_thread = True
+        hook._session = _new_session()
+        return hook
+
+    def send(self, call: Call[T], *, give_up_after: float = GIVE_UP_AFTER) -> T:
+        """
+        Send a call and return what it reads from the answer.
+
+        A temporary failure is repeated, with growing pauses or as long as ``Retry-After`` says, where a repeat
+        does no harm. A void token is renewed once; a refused signature is never repeated, for that locks the key.
+
+        :param call: The call.
+        :param give_up_after: Seconds after which no further try is started; 0 for a single one.
+        :raises DliError: It failed; the subclass says in what way.
+        """
+        import tenacity
+
+        def worth_repeating(error: BaseException) -> bool:
+            return isinstance(error, DliTemporaryError) and (call.repeatable or error.nothing_started)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(worth_repeating),
+            wait=_seconds_to_wait,
+            stop=tenacity.stop_before_delay(give_up_after),
+            sleep=self.pause,
+            reraise=True,
+        )
+        return cast("T", retrying(self._send_with_valid_token, call))
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, calling :attr:`watch` at least every 0.25 s."""
+        pause(seconds, self.watch)
+
+    def submit_sql_job(
+        self,
+        statement: str,
+        *,
+        database: str | None = None,
+        queue_name: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Job:
+        """
+        Submit one SQL statement (API page "Submitting a SQL Job").
+
+        Never repeated unless it is certain that nothing was started.
+
+        :param statement: One SQL statement, in DLI's Spark dialect.
+        :param database: Database of unqualified names; default is the connection's ``default_database``.
+        :param queue_name: Queue of type ``sql``; default is the connection's ``default_queue``, then DLI's own.
+        :param conf: Settings, such as ``{"spark.sql.shuffle.partitions": 200}``.
+        :param tags: Labels for look-ups.
+        :raises DliValueError: The statement is empty, or DLI refuses a name; nothing was sent.
+        :raises DliTemporaryError: No answer. Unless ``nothing_started``, the job may run all the same.
+        """
+        connection = self.connect()
+        return self.send(
+            sql.submit(
+                statement,
+                database=database or connection.default_database,
+                queue_name=queue_name or connection.default_queue,
+                conf=conf,
+                tags=tags,
+            )
+        )
+
+    def get_job(self, job_id: str, kind: str = "sql", *, give_up_after: float = GIVE_UP_AFTER) -> Job:
+        """
+        Ask DLI for the state of a job (API page "Querying Job Status").
+
+        :param job_id: The job.
+        :param kind: Its family: ``"sql"``.
+        :param give_up_after: As in :meth:`send`.
+        :raises DliNotFoundError: DLI knows no such job.
+        """
+        _checked_kind(kind)
+        return self.send(sql.status(job_id), give_up_after=give_up_after)
+
+    def cancel_job(self, job_id: str, kind: str = "sql", *, give_up_after: float = GIVE_UP_AFTER) -> Cancellation:
+        """
+        Cancel a job (API page "Canceling a Job"). A job that is over already is not an error.
+
+        Cancelling twice does no harm. That DLI accepted it does not mean that the job is over: it may still
+        finish. :meth:`wait_for_job` tells.
+
+        :param job_id: The job.
+        :param kind: Its family: ``"sql"``.
+        :param give_up_after: As in :meth:`send`.
+        :raises DliNotFoundError: DLI knows no such job.
+        :raises DliPermissionError: The user may not cancel.
+        """
+        _checked_kind(kind)
+        try:
+            self.send(sql.cancel(job_id), give_up_after=give_up_after)
+            return Cancellation(job_id, accepted=True)
+        except (DliNotFoundError, DliPermissionError, DliAuthenticationError):
+            raise
+        except DliError as error:
+            # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
+            if error.status not in (200, 400, 409):
+                raise
+            job = self.get_job(job_id, kind, give_up_after=give_up_after)
+            if job.state.is_active:
+                raise
+            return Cancellation(job_id, accepted=False, state=job.state)
+
+    def list_jobs(
+        self,
+        kind: str = "sql",
+        *,
+        status: str | None = None,
+        queue_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Job]:
+        """
+        List jobs, newest first, page by page as they are asked for (API page "Querying All Jobs").
+
+        DLI shows at most 10,000 jobs per query; older ones are then asked for by their start time.
+
+        :param kind: Family of the jobs: ``"sql"``.
+        :param status: Only jobs in this state, such as ``RUNNING``.
+        :param queue_name: Only jobs of this queue.
+        :param tags: Only jobs with these tags, compared exactly.
+        """
+        _checked_kind(kind)
+        end: int | None = None
+        seen: set[str] = set()
+        while True:
+            window: dict[str, Job] = {}
+            for page in range(1, _MAX_PAGES + 1):
+                found = self.send(sql.list_jobs(page=page, status=status, queue_name=queue_name, tags=tags, end=end))
+                # A job that is submitted meanwhile moves the others to the next page.
+                for job in found.jobs:
+                    if job.id not in window and job.id not in seen and _has_tags(job, tags):
+                        yield job
+                    window[job.id] = job
+                if len(found.jobs) < sql.PAGE_SIZE:
+                    return
+            oldest = min((job.start_time for job in window.values() if job.start_time), default=None)
+            # One more millisecond: whether DLI counts the end itself is not documented.
+            earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None
+            if earlier is None or (end is not None and earlier >= end):
+                self.log.warning("DLI lists no more than %d jobs of one moment; older ones are not shown.", len(window))
+                return
+            end, seen = earlier, set(window)
+
+    def wait_for_job(self, job_id: str, kind: str = "sql", *, poll_interval: float = 10.0) -> Job:
+        """
+        Wait until a job is over, however it ends, and return it.
+
+        Asks often at first, then every ``poll_interval``. Bears it for 30 minutes when DLI does not answer.
+        Logs changes of the state and the progress.
+
+        :param job_id: The job.
+        :param kind: Its family: ``"sql"``.
+        :param poll_interval: Seconds between two status calls, at most. Default 10.
+        :raises DliNotFoundError: DLI knows no such job.
+        :raises DliTemporaryError: DLI has not answered for 30 minutes.
+        """
+        if not 0 < poll_interval < float("inf"):
+            raise DliValueError(
+                f"poll_interval must be a number of seconds above 0, not {poll_interval!r}.",
+                field="poll_interval",
+            )
+        watcher = _Watcher(self, job_id, kind)
+        interval = min(FIRST_POLL_INTERVAL, poll_interval)
+        while True:
+            job = watcher.look()
+            self.watch()
+            if job is not None and not job.state.is_active:
+                return job
+            self.pause(watcher.retry_after or interval)
+            interval = min(interval * 1.5, poll_interval)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Tell whether the connection works, for Airflow's *Test* button: reads one line of the list of jobs."""
+        try:
+            connection = self.connect()
+            self.send(sql.list_jobs(page_size=1), give_up_after=0)
+        except Exception as error:  # the edge of the button: everything becomes a sentence
+            return False, str(error)
+        return True, f"DLI at {connection.endpoint} answers for project {self._project_id(connection)}."
+
+    def _send_with_valid_token(self, call: Call[T]) -> T:
+        connection = self._connection or self.connect()
+        try:
+            return self._send_once(call, connection)
+        except DliAuthenticationError:
+            if connection.auth_type != "password" or call.anonymous:
+                raise
+        # A token can be void before it expires: when a right, the password or the user changes.
+        self._renew_token(connection)
+        return self._send_once(call, connection)
+
+    def _send_once(self, call: Call[T], connection: DliConnection) -> T:
+        timeout = max(call.timeout or 0, self._timeout or connection.timeout)
+        authenticate = self._authentication(call, connection)
+        project_id = "" if call.service == "iam" else self._project_id(connection)
+        session = self._session = self._session or _new_session()
+
+        def exchange() -> T:
+            return _exchange(session, call, connection, authenticate, project_id, timeout)
+
+        if self._own_thread:
+            return exchange()
+        try:
+            return call_in_thread(exchange, self.watch, timeout + _CONNECT_TIMEOUT)
+        except DliTemporaryError:
+            # Whatever became of the old one's connection, the next call shall not depend on it.
+            self._session = None
+            raise
+
+    def _authentication(self, call: Call[Any], connection: DliConnection) -> Callable[[Any], Any]:
+        from airflow_provider_dli.auth import AkSkAuth, NoAuth, TokenAuth
+
+        if call.anonymous:
+            return NoAuth()
+        if connection.auth_type == "password":
+            return TokenAuth(self._token(connection).value)
+        return AkSkAuth(
+            connection.user,
+            connection.secret,
+            project_id=None if call.service == "iam" else self._project_id(connection),
+            security_token=connection.security_token,
+        )
+
+    def _project_id(self, connection: DliConnection) -> str:
+        credentials = _credentials_of(connection)
+        if connection.auth_type == "password":
+            token = self._token(connection)
+            found = connection.project_id or token.project_id
+        elif connection.project_id:
+            found = connection.project_id
+        else:
+            credentials.project_id = credentials.project_id or self.send(
+                iam.find_project(connection.project_name or "")
+            )
+            found = credentials.project_id
+        if not found:
+            raise DliValueError(
+                f"Connection {connection.conn_id!r}: IAM named no project for project_name "
+                f"{connection.project_name!r}. Set extra field `project_id`.",
+                field="project_id",
+            )
+        return found
+
+    def _token(self, connection: DliConnection) -> iam.Token:
+        import pendulum
+
+        token = _credentials_of(connection).token
+        if token is None or token.renew_at <= pendulum.now("UTC"):
+            return self._renew_token(connection)
+        return token
+
+    def _renew_token(self, connection: DliConnection) -> iam.Token:
+        token = self.send(
+            iam.create_token(
+                user=connection.user,
+                password=connection.secret,
+                domain_name=connection.domain_name or "",
+                project_id=connection.project_id,
+                project_name=connection.project_name,
+            )
+        )
+        if connection.project_name and token.project_name not in (None, connection.project_name):
+            raise DliValueError(
+                f"Connection {connection.conn_id!r}: project_id {connection.project_id} is the project "
+                f"{token.project_name!r}, but project_name is {connection.project_name!r}. Remove one of them.",
+                field="project_name",
+            )
+        _credentials_of(connection).token = token
+        return token
+
+
+class _Watcher:
+    """Looks at one job again and again, and logs what is new."""
+
+    def __init__(self, hook: DliHook, job_id: str, kind: str) -> None:
+        self._hook = hook
+        self._job_id = job_id
+        self._kind = kind
+        self._status = ""
+        self._progress = 0.0
+        self._progress_at = time.monotonic()
+        self._away_since: float | None = None
+        self.retry_after: float | None = None
+
+    def look(self) -> Job | None:
+        """Return the job, or None when DLI did not answer this time."""
+        self.retry_after = None
+        try:
+            job = self._hook.get_job(self._job_id, self._kind, give_up_after=0)
+        except DliTemporaryError as error:
+            self._bear(error)
+            return None
+        if self._away_since is not None:
+            self._hook.log.info("DLI answers again.")
+            self._away_since = None
+        self._tell(job)
+        return job
+
+    def _bear(self, error: DliTemporaryError) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            self._hook.log.warning("DLI does not answer; the job goes on, asking again. %s", error)
+        if now - self._away_since > OUTAGE_BUDGET:
+            raise error
+        self.retry_after = error.retry_after
+
+    def _tell(self, job: Job) -> None:
+        log = self._hook.log
+        if job.status != self._status:
+            self._status = job.status
+            took = f" after {job.duration.total_seconds():.1f} s" if job.duration and not job.state.is_active else ""
+            log.info("%s is %s%s", job, job.status, took)
+            if job.state is JobState.UNKNOWN:
+                log.warning("%s: this provider does not know the state %r; it counts as active.", job, job.status)
+        elif job.state is JobState.RUNNING and time.monotonic() - self._progress_at >= _PROGRESS_EVERY:
+            self._tell_progress(job)
+
+    def _tell_progress(self, job: Job) -> None:
+        self._progress_at = time.monotonic()
+        try:
+            progress = self._hook.send(sql.progress(job.id), give_up_after=0)
+        except DliError:
+            return  # DLI has none while the queue is busy; a figure for people must not fail the task
+        if progress is not None and abs(progress - self._progress) >= 0.1:
+            self._progress = progress
+            self._hook.log.info("%s is %s, %d %%", job, job.status, progress * 100)
+
+
+def _exchange(
+    session: requests.Session,
+    call: Call[T],
+    connection: DliConnection,
+    authenticate: Callable[[Any], Any],
+    project_id: str,
+    timeout: float,
+) -> T:
+    """Send one request, read the answer and translate what went wrong."""
+    from requests import exceptions
+
+    base = connection.iam_endpoint if call.service == "iam" else connection.endpoint
+    body = None
+    if call.body is not None:
+        body = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        response = session.request(
+            call.method,
+            base + call.url_path(project_id),
+            data=body,
+            auth=authenticate,
+            timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
+            verify=connection.verify,
+            # Another host would get the token too.
+            allow_redirects=False,
+            stream=True,
+        )
+        content = _read_content(response)
+    except exceptions.SSLError as error:
+        raise DliError(
+            f"{call.what} failed: the TLS certificate of {base} is not accepted ({_cause(error)}). Set extra field "
+            f"`verify` of connection {connection.conn_id!r} to the path of the right CA bundle."
+        ) from None
+    except (exceptions.RequestException, OSError) as error:
+        raise DliTemporaryError(
+            f"{call.what} failed: no answer from {base} ({_cause(error)})", nothing_started=_never_sent(error)
+        ) from None
+    return call.read(_answer(call, connection, project_id, response, content))
+
+
+def _answer(
+    call: Call[Any], connection: DliConnection, project_id: str, response: requests.Response, content: bytes
+) -> Answer:
+    from airflow_provider_dli.api.call import Answer
+
+    try:
+        body = json.loads(content)
+    except ValueError:
+        body = content[:1000].decode(errors="replace")
+    status = response.status_code
+    if 300 <= status < 400:
+        raise DliError(
+            f"{call.what} failed: {response.url.split('?')[0]} redirects elsewhere (HTTP {status}), which is not "
+            f"followed. Check host and iam_endpoint of connection {connection.conn_id!r}.",
+            status=status,
+        )
+    if status < 400 and not isinstance(body, dict):
+        raise DliTemporaryError(f"{call.what}: the answer is no JSON object (HTTP {status})", status=status)
+    if status >= 400 or str(body.get("is_success")).lower() == "false":
+        raise DliError.from_answer(
+            call.what,
+            status,
+            body,
+            hints=_hints(call, connection, project_id),
+            retry_after=_retry_after(response.headers.get("Retry-After")),
+        )
+    return Answer(body, response.headers)
+
+
+def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError], str]:
+    where = f"connection {connection.conn_id!r}"
+    project = project_id or connection.project_id or connection.project_name
+    if connection.auth_type == "password":
+        refused = f"Check login, password, domain_name and project of {where}."
+    else:
+        refused = (
+            f"Check login (access key) and password (secret key) of {where}, and this machine's clock. Not tried "
+            "again, because wrong signatures lock the key."
+        )
+    right = f"the IAM action {call.iam_action}" if call.iam_action else "the right for this call"
+    return {
+        DliAuthenticationError: refused,
+        DliPermissionError: f"User {connection.user!r} of {where} needs {right} in project {project}.",
+        DliNotFoundError: f"Looked in project {project} with {where}.",
+    }
+
+
+def _read_content(response: requests.Response) -> bytes:
+    with response:
+        pieces, size = [], 0
+        for piece in response.iter_content(65536):
+            size += len(piece)
+            if size > _MAX_ANSWER_BYTES:
+                raise OSError(f"the answer is larger than {_MAX_ANSWER_BYTES // 2**20} MiB")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Tell whether the connection was never made, so that DLI cannot have seen the request."""
+    from urllib3 import exceptions
+
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError))
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason, without the object addresses that urllib3 writes before it."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    return str(reason).rpartition(": ")[2].strip("()'\" ") or type(error).__name__
+
+
+def _seconds_to_wait(state: RetryCallState) -> float:
+    import tenacity
+
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, DliTemporaryError) and error.retry_after is not None:
+        return error.retry_after
+    return tenacity.wait_random_exponential(multiplier=1, max=60, min=0.5)(state)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Read the header: seconds, or an HTTP date."""
+    import pendulum
+
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment - pendulum.now("UTC")).total_seconds())
+
+
+def _new_session() -> requests.Session:
+    import requests
+
+    session = requests.Session()
+    session.headers.update({"Content-Type": "application/json", "User-Agent": f"airflow-provider-dli/{__version__}"})
+    return session
+
+
+def _credentials_of(connection: DliConnection) -> _Credentials:
+    return _credentials.setdefault(connection, _Credentials())
+
+
+def _has_tags(job: Job, tags: Mapping[str, str] | None) -> bool:
+    return all(job.tags.get(key) == value for key, value in (tags or {}).items())
+
+
+def _checked_kind(kind: str) -> None:
+    if kind not in JobKind.__members__.values():
+        known = ", ".join(repr(str(each)) for each in JobKind)
+        raise DliValueError(f"kind must be one of {known}, not {kind!r}.", field="kind")
+
+
+def _no_watch() -> None:
+    """Watch nothing."""

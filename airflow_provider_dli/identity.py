@@ -1,0 +1,167 @@
+"""
+The identity that every job carries, so that it is found again after a crash or a lost answer.
+
+A persisted contract: jobs tagged by one release are found by the next. Pure functions, no I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_dli.api.sql import conf_text
+from airflow_provider_dli.exceptions import DliValueError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+FORMAT = "1"
+MAX_KEY, MAX_VALUE = 128, 255
+
+TI, ATTEMPT, DEPLOYMENT = "airflow_ti", "airflow_attempt", "airflow_deployment"
+DAG, RUN, TASK = "airflow_dag", "airflow_run", "airflow_task"
+_RESERVED = (TI, ATTEMPT, DEPLOYMENT, DAG, RUN, TASK)
+
+_ALLOWED = re.compile(r"[A-Za-z0-9 _.:+-]")
+_ESCAPE = re.compile(r"((?:@[0-9a-f]{2})+)")
+_KEY = re.compile(r"(?! )(?!_sys_)[A-Za-z0-9 _.:+@-]*[A-Za-z0-9_.:+@-]")
+_VALUE = re.compile(r"[A-Za-z0-9 _.:+@-]*")
+# Never part of an escape, so a cut name cannot be taken for a whole one.
+_CUT_MARK = "@-"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    Who submitted a job.
+
+    :param dag_id: Airflow's DAG id.
+    :param run_id: Airflow's run id.
+    :param task_id: Airflow's task id.
+    :param map_index: Index of a mapped task, -1 when it is not mapped.
+    :param statement_index: Index of the statement within the task, from 0.
+    :param generation: The same for all automatic retries, another one after a clear; see :func:`generation`.
+    :param try_number: Airflow's number of the try, from 1.
+    :param owner: ``task`` when a task waits for the end of the job, else ``detached``.
+    :param work: Digest of what is run; see :func:`work`.
+    :param deployment: The provider option ``[dli] deployment``, or None.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    statement_index: int
+    generation: str
+    try_number: int
+    owner: Literal["task", "detached"]
+    work: str
+    deployment: str | None = None
+
+    @property
+    def ti(self) -> str:
+        """The value of ``airflow_ti``: equal for all tries of one statement of one task instance."""
+        names = [self.dag_id, self.run_id, self.task_id, self.map_index, self.statement_index]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:40]
+
+    @property
+    def attempt(self) -> str:
+        """The value of ``airflow_attempt``: unlike that of any other try."""
+        parts = (
+            FORMAT,
+            self.generation,
+            self.try_number,
+            self.map_index,
+            self.statement_index,
+            self.owner,
+            self.work,
+        )
+        return ":".join(str(part) for part in parts)
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the job."""
+        found = {
+            TI: self.ti,
+            ATTEMPT: self.attempt,
+            DAG: escape(self.dag_id),
+            RUN: escape(self.run_id),
+            TASK: escape(self.task_id),
+        }
+        return {**found, DEPLOYMENT: escape(self.deployment)} if self.deployment else found
+
+
+def generation(start_date: datetime | None, max_tries: int) -> str:
+    """
+    Tell an automatic retry, which keeps this value, from a clear, which changes it.
+
+    :param start_date: Start of the DAG run; None counts as 0.
+    :param max_tries: Airflow's ``max_tries`` of the task instance.
+    """
+    # Whole seconds and microseconds apart: a float of both would lose the last digit.
+    microseconds = int(start_date.timestamp()) * 1_000_000 + start_date.microsecond if start_date else 0
+    return f"{microseconds}.{max_tries}"
+
+
+def work(statement: str, database: str | None, queue_name: str | None, conf: Mapping[str, Any]) -> str:
+    """Return the first 16 hex digits of SHA-256 over what is run."""
+    settings = sorted([str(key), conf_text(value)] for key, value in conf.items())
+    text = json.dumps([statement, database, queue_name, settings])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def merged_tags(user_tags: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the user's tags, checked, followed by ours.
+
+    :raises DliValueError: DLI would refuse a tag, or it has one of our names.
+    """
+    tags = {}
+    for key, value in user_tags.items():
+        value = str(value)
+        if key in _RESERVED:
+            raise DliValueError(
+                f"tags: {key!r} is a tag by which this provider finds its jobs again; choose another name.",
+                field="tags",
+            )
+        if not isinstance(key, str) or len(key) > MAX_KEY or not _KEY.fullmatch(key):
+            raise DliValueError(
+                f"tags: DLI does not take the key {key!r}: 1 to {MAX_KEY} letters, digits, blanks and _ . : + - @, "
+                "no blank at either end, not starting with _sys_.",
+                field="tags",
+            )
+        if len(value) > MAX_VALUE or not _VALUE.fullmatch(value):
+            raise DliValueError(
+                f"tags: DLI does not take the value {value[:60]!r} of {key!r}: at most {MAX_VALUE} letters, digits, "
+                "blanks and _ . : + - @.",
+                field="tags",
+            )
+        tags[key] = value
+    return {**tags, **ours}
+
+
+def escape(name: str) -> str:
+    """Write a name with the characters a tag may have; a name that gets too long is cut and marked."""
+    pieces, length = [], 0
+    for character in name:
+        piece = character if _ALLOWED.fullmatch(character) else "".join(f"@{byte:02x}" for byte in character.encode())
+        pieces.append(piece)
+        length += len(piece)
+    if length <= MAX_VALUE:
+        return "".join(pieces)
+    while length > MAX_VALUE - len(_CUT_MARK):
+        length -= len(pieces.pop())
+    return "".join(pieces) + _CUT_MARK
+
+
+def unescape(value: str) -> str | None:
+    """Read back what :func:`escape` wrote; None when it was cut or is no such value."""
+    if value.endswith(_CUT_MARK):
+        return None
+    try:
+        return _ESCAPE.sub(lambda found: bytes.fromhex(found[0].replace("@", "")).decode(), value)
+    except UnicodeDecodeError:
+        return None
