@@ -30,9 +30,6 @@ from typing import Any
 
 import psutil
 
-GRACE = 1.5
-"""Seconds between SIGTERM and SIGKILL when everything is ended."""
-
 _PR_SET_CHILD_SUBREAPER = 36
 
 _exit_codes: dict[int, int] = {}
@@ -42,13 +39,15 @@ class Guardian:
     """The owner's side: starts the guardian process and asks it to start others.
 
     `home` is a new temporary directory, removed after the last process is gone.
+
+    :param grace: Seconds between SIGTERM and SIGKILL when everything is ended. Default 1.5.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = 1.5) -> None:
         self._lock = threading.Lock()
         # A session of its own: Ctrl-C and a closed terminal reach the owner only.
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-m", __name__],
+            [sys.executable, "-P", "-m", __name__, str(grace)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -112,7 +111,7 @@ class Guardian:
         return dict(json.loads(answer))
 
 
-def main() -> None:
+def main(grace: float) -> None:
     """Serve the owner's requests until its pipe closes or SIGTERM comes, then end everything."""
     _become_subreaper()
     _set_signal_handlers()
@@ -126,7 +125,7 @@ def main() -> None:
     except (_Terminated, BrokenPipeError):
         pass
     finally:
-        _end_descendants()
+        _end_descendants(grace)
         if not keep_home:
             shutil.rmtree(home, ignore_errors=True)
 
@@ -190,12 +189,12 @@ def _start(request: dict[str, Any], home: str) -> dict[str, Any]:
     return {"pid": process.pid}
 
 
-def _end_descendants() -> None:
+def _end_descendants(grace: float) -> None:
     """SIGTERM to all, SIGKILL to what is left after the grace period, until none is left.
 
     The tree is read anew in every round: processes on their way out may start others.
     """
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + grace
     told: set[psutil.Process] = set()
     while alive := _descendants():
         for process in alive:
@@ -215,4 +214,4 @@ def _descendants() -> list[psutil.Process]:
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))
