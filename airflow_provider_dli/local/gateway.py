@@ -1,0 +1,324 @@
+"""The gateway in front of the service: request log, limits, authentication, and faults on demand.
+
+A plain ASGI application around the service, because a fault has to reach down to the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import re
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, MutableMapping
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Any, Protocol, cast
+
+from airflow_provider_dli.local.faults import Faults, Reply, play_fault
+from airflow_provider_dli.local.security import AccessKeys, Refused, Request, Tokens
+
+Message = MutableMapping[str, Any]
+ASGIApp = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Message], Any]], Any]
+
+MAX_BODY = 12 * 1024 * 1024
+ADMIN = "/_local/"
+JOB = r"/jobs/(?P<job_id>[^/]+)"
+ROUTES = [
+    (call, method, re.compile(path))
+    for call, method, path in [
+        ("status", "GET", rf"/v1\.0/(?P<project>[^/]+){JOB}/status"),
+        ("submit", "POST", r"/v1\.0/(?P<project>[^/]+)/jobs/submit-job"),
+        ("cancel", "DELETE", rf"/v1\.0/(?P<project>[^/]+){JOB}"),
+        ("list", "GET", r"/v1\.0/(?P<project>[^/]+)/jobs"),
+        ("progress", "GET", rf"/v1/(?P<project>[^/]+){JOB}/progress"),
+        ("preview", "GET", rf"/v1\.0/(?P<project>[^/]+){JOB}/preview"),
+        ("detail", "GET", rf"/v1\.0/(?P<project>[^/]+){JOB}/detail"),
+        ("export", "POST", rf"/v1\.0/(?P<project>[^/]+){JOB}/export-result"),
+        ("check", "POST", r"/v1\.0/(?P<project>[^/]+)/jobs/check-sql"),
+        ("queues", "GET", r"/v1\.0/(?P<project>[^/]+)/queues"),
+        ("queue", "GET", r"/v1\.0/(?P<project>[^/]+)/queues/(?P<queue>[^/]+)"),
+        ("token", "POST", r"/v3/auth/tokens"),
+        ("projects", "GET", r"/v3/projects"),
+    ]
+]
+IAM_CALLS = ("token", "projects")
+
+
+class Transport(Protocol):
+    """What is used of an asyncio transport."""
+
+    def write(self, data: bytes) -> None: ...
+    def is_closing(self) -> bool: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def get_write_buffer_size(self) -> int: ...
+
+
+@dataclass
+class LoggedRequest:
+    """A line of the request log. :param status: None while, or when, there is no whole answer."""
+
+    seq: int
+    at: float
+    method: str
+    path: str
+    query: str
+    call: str
+    connection: str
+    job_id: str | None = None
+    status: int | None = None
+    answered_at: float | None = None
+    fault: str | None = None
+
+
+class RequestLog:
+    """The last requests, oldest first."""
+
+    def __init__(self, limit: int = 20_000) -> None:
+        self._seq = 0
+        self._lines: deque[LoggedRequest] = deque(maxlen=limit)
+
+    def open(self, **what: Any) -> LoggedRequest:
+        self._seq += 1
+        line = LoggedRequest(seq=self._seq, at=time.time(), **what)
+        self._lines.append(line)
+        return line
+
+    def since(self, seq: int) -> list[dict[str, Any]]:
+        return [asdict(line) for line in self._lines if line.seq > seq]
+
+    def clear(self) -> None:
+        """Forget the lines; the numbers go on."""
+        self._lines.clear()
+
+
+class Gateway:
+    """ASGI application. :param transport_of: finds the connection of a client address."""
+
+    def __init__(
+        self,
+        service: ASGIApp,
+        *,
+        project_id: str,
+        tokens: Tokens,
+        keys: AccessKeys,
+        faults: Faults,
+        log: RequestLog,
+        transport_of: Callable[[tuple[str, int]], Transport],
+    ) -> None:
+        self.service, self.project_id, self.tokens, self.keys = service, project_id, tokens, keys
+        self.faults, self.log, self.transport_of = faults, log, transport_of
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.service(scope, receive, send)
+        elif scope["path"].startswith(ADMIN):
+            await self._administer(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _administer(self, scope: Any, receive: Any, send: Any) -> None:
+        if not _is_local(scope):
+            refusal = Refused(403, "APIG.0302", "Admin calls are taken from this machine only.")
+            await _send(send, error_reply(refusal, "admin"))
+            return
+        await self.service(scope, receive, send)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        call, names = _call_of(scope)
+        line = self.log.open(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            call=call,
+            connection="{}:{}".format(*scope["client"]),
+            job_id=names.get("job_id"),
+        )
+        exchange = HttpExchange(self, scope, receive, send, call, names.get("project"), line)
+        rule = self.faults.take(call)
+        line.fault = rule.fault if rule else None
+        if rule is None:
+            await exchange.send(await exchange.work())
+        else:
+            await play_fault(rule, exchange)
+
+
+class HttpExchange:
+    """One request through the gateway, see :class:`airflow_provider_dli.local.faults.Exchange`."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        scope: Any,
+        receive: Any,
+        send: Any,
+        call: str,
+        project_id: str | None,
+        line: LoggedRequest,
+    ) -> None:
+        self._gateway, self._scope, self._receive, self._send = gateway, scope, receive, send
+        self._call, self._project_id, self._line = call, project_id, line
+        self._headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        self._reply: Reply | None = None
+
+    async def work(self) -> Reply:
+        if self._reply is None:
+            try:
+                self._reply = await self._pass_on(await self._admit())
+            except Refused as refusal:
+                self._reply = error_reply(refusal, self._call)
+            self._line.job_id = self._line.job_id or _job_id(self._reply, self._call)
+        return self._reply
+
+    async def send(self, reply: Reply) -> None:
+        self._line.status, self._line.answered_at = reply.status, time.time()
+        await _send(self._send, reply)
+
+    async def write(self, raw: bytes) -> bool:
+        transport = self._transport
+        transport.write(raw)
+        while transport.get_write_buffer_size() > 1 << 20 and not transport.is_closing():
+            await asyncio.sleep(0.01)
+        return not transport.is_closing()
+
+    async def hang_up(self, abruptly: bool = True) -> None:
+        transport = self._transport
+        if abruptly:
+            transport.abort()
+        else:
+            transport.close()
+        await self.client_gone(5)
+
+    async def client_gone(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
+        except TimeoutError:
+            return False
+        return True
+
+    def void_token(self) -> None:
+        self._gateway.tokens.void(self._headers.get("x-auth-token", ""))
+
+    @property
+    def _transport(self) -> Transport:
+        return self._gateway.transport_of(tuple(self._scope["client"]))
+
+    async def _admit(self) -> bytes:
+        """Body of a request that may pass. :raises Refused: for every other one."""
+        body = await self._read_body()
+        if self._call == "unknown":
+            text = "The API does not exist or has not been published in the environment."
+            raise Refused(404, "APIG.0101", text)
+        if self._call != "token":
+            self._authenticate(body)
+        if self._scope["method"] == "POST" and not _is_json(self._headers.get("content-type", "")):
+            raise Refused(415, "DLI.0001", "unsupported media Type: Content-Type must be application/json")
+        return body
+
+    async def _read_body(self) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            part = message.get("body", b"")
+            size += len(part)
+            if size > MAX_BODY:
+                raise Refused(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    def _authenticate(self, body: bytes) -> None:
+        token = self._headers.get("x-auth-token")
+        if token is not None:
+            allowed = self._gateway.tokens.check(token).project_id
+        elif "authorization" in self._headers:
+            self._gateway.keys.check(self._as_signed(body))
+            allowed = self._gateway.project_id
+        else:
+            text = "X-Auth-Token is not defined in request. It is mandatory. Please define and send the request."
+            raise Refused(401, "DLI.0013", text)
+        wanted = {self._project_id, self._headers.get("x-project-id") or None} - {None}
+        if self._call not in IAM_CALLS and wanted != {allowed}:
+            raise Refused(403, "APIG.0310", "The project is not the one that the credentials are for.")
+
+    def _as_signed(self, body: bytes) -> Request:
+        scope = self._scope
+        return Request(scope["method"], scope["raw_path"], scope["query_string"], self._headers, body)
+
+    async def _pass_on(self, body: bytes) -> Reply:
+        """Hand the request to the service and collect what it answers."""
+        reply = Reply(500, content_type=None)
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def collect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                reply.status = message["status"]
+                reply.headers = [
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in message["headers"]
+                    if name != b"content-length"
+                ]
+            else:
+                reply.body += message.get("body", b"")
+
+        await self._gateway.service(self._scope, receive, collect)
+        return reply
+
+
+def error_reply(refusal: Refused, call: str) -> Reply:
+    """The body that DLI, its gateway or IAM gives to a refusal."""
+    if call in IAM_CALLS and refusal.status != 400:
+        text = {"code": refusal.status, "message": refusal.message, "title": HTTPStatus(refusal.status).phrase}
+        content: dict[str, Any] = {"error": text}
+    else:
+        content = {"error_code": refusal.code, "error_msg": refusal.message}
+        if refusal.code.startswith("APIG"):
+            content["request_id"] = uuid.uuid4().hex
+    return Reply(refusal.status, json.dumps(content).encode())
+
+
+def _call_of(scope: Any) -> tuple[str, dict[str, str]]:
+    for call, method, path in ROUTES:
+        if method == scope["method"] and (match := path.fullmatch(scope["path"])):
+            return call, match.groupdict()
+    return "unknown", {}
+
+
+def _job_id(reply: Reply, call: str) -> str | None:
+    """Id of the job that this answer is the first to name."""
+    if call not in ("submit", "export") or reply.status != 200:
+        return None
+    return cast(str | None, json.loads(reply.body).get("job_id"))
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+def _is_local(scope: Any) -> bool:
+    """From a loopback address, and not through a name that somebody else has pointed at us."""
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    return _is_loopback(scope["client"][0]) and (name == "localhost" or _is_loopback(name.strip("[]")))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+async def _send(send: Any, reply: Reply) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.all_headers()]
+    headers.append((b"x-request-id", uuid.uuid4().hex.encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

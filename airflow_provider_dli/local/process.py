@@ -1,0 +1,130 @@
+"""The server process: sockets, start, signals, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from airflow_provider_dli.local.gateway import Gateway, Transport
+from airflow_provider_dli.local.server import create_service_app
+from airflow_provider_dli.local.service import Service
+from airflow_provider_dli.local.settings import Identity, Settings
+
+# Longer than most clients pause between two calls, so that they keep their connection.
+KEEP_ALIVE = 75
+
+
+def serve(
+    identity: Identity,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    obs: Path | None = None,
+    settings: dict[str, Any] | None = None,
+    until_stdin_closes: bool = False,
+) -> int:
+    """Serve until a signal, or until standard input ends. :returns: The exit code."""
+    try:
+        chosen = Settings(**(settings or {}))
+        listener = _listen(host, port)
+    except (ValidationError, OSError) as error:
+        print(f"dli-local: {error}", file=sys.stderr)
+        return 2
+    server = LocalServer(Service(identity, chosen, obs), listener)
+    if until_stdin_closes:
+        threading.Thread(target=server.stop_at_end_of_stdin, daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+    return 0
+
+
+class LocalServer(uvicorn.Server):
+    """A uvicorn server that says where it listens, and knows its connections."""
+
+    def __init__(self, service: Service, listener: socket.socket) -> None:
+        self._service, self._listener = service, listener
+        self._connections: dict[tuple[str, int], Transport] = {}
+        super().__init__(
+            uvicorn.Config(
+                self._application(),
+                http=self._protocol(),
+                ws="none",
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=1,
+                backlog=2048,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        host, port = self._listener.getsockname()[:2]
+        print(f"Local DLI listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    def stop_at_end_of_stdin(self) -> None:
+        """Blocks; to be run in a thread."""
+        with contextlib.suppress(OSError, ValueError):
+            while os.read(0, 4096):
+                pass
+        self.should_exit = True
+
+    def _application(self) -> Gateway:
+        app = create_service_app(self._service)
+        app.router.lifespan_context = self._lifespan
+        return Gateway(
+            app,
+            project_id=self._service.identity.project_id,
+            tokens=self._service.tokens,
+            keys=self._service.keys,
+            faults=self._service.faults,
+            log=self._service.log,
+            transport_of=self._connections.__getitem__,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Any) -> AsyncIterator[None]:
+        threading.Thread(target=self._service.warm_up, daemon=True).start()
+        try:
+            yield
+        finally:
+            await self._service.close()
+
+    def _protocol(self) -> type[asyncio.Protocol]:
+        connections = self._connections
+
+        class KnownConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+            """Remembers the transport, which a fault needs to break the connection."""
+
+            def connection_made(self, transport: Any) -> None:
+                self._address = tuple(transport.get_extra_info("peername")[:2])
+                connections[self._address] = transport
+                super().connection_made(transport)
+
+            def connection_lost(self, error: Exception | None) -> None:
+                connections.pop(self._address, None)
+                super().connection_lost(error)
+
+        return KnownConnection
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(2048)
+    return listener

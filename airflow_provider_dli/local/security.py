@@ -1,0 +1,180 @@
+"""Who may call: IAM tokens, and requests signed with an access key pair (SDK-HMAC-SHA256).
+
+This is the verifying side, written from the description of the signature and not from a client's signer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from airflow_provider_dli.local.settings import Identity, Settings
+
+Clock = Callable[[], float]
+
+MAX_SKEW = 15 * 60
+AUTHORIZATION = re.compile(
+    r"SDK-HMAC-SHA256 +Access=(?P<key>[^,\s]+), *SignedHeaders=(?P<headers>[^,\s]+), *Signature=(?P<signature>\S+)"
+)
+
+
+class Refused(Exception):
+    """The call is not let in. :param code: gateway or DLI code. :param status: HTTP status."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request as it came over the wire. Header names are in lower case."""
+
+    method: str
+    raw_path: bytes
+    raw_query: bytes
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Token:
+    """What an issued token stands for. :param project_id: None for a token of the whole account."""
+
+    project_id: str | None
+    expires_at: float
+
+
+class Tokens:
+    """Tokens issued so far. A new one does not end an older one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, Token] = {}
+
+    def issue(self, project_id: str | None, lifetime: float) -> tuple[str, Token]:
+        """Make a token of a few kilobytes, as long as the real ones are."""
+        self._forget_long_expired()
+        text = "MII" + secrets.token_urlsafe(2400)
+        self._known[text] = token = Token(project_id, self._clock() + lifetime)
+        return text, token
+
+    def check(self, text: str) -> Token:
+        """:raises Refused: 401 for a token that is unknown, expired or void."""
+        token = self._known.get(text)
+        if token is None:
+            raise Refused(401, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail")
+        if token.expires_at <= self._clock():
+            raise Refused(401, "APIG.0307", "The token must be updated.")
+        return token
+
+    def void(self, text: str) -> None:
+        """End a token before its time, as IAM does when a user's rights change."""
+        if text in self._known:
+            self._known[text] = Token(self._known[text].project_id, 0)
+
+    def _forget_long_expired(self) -> None:
+        limit = self._clock() - 3600
+        for text in [text for text, token in self._known.items() if 0 < token.expires_at < limit]:
+            del self._known[text]
+
+
+class AccessKeys:
+    """Verifies signed requests, and locks the key after too many wrong signatures in a row."""
+
+    def __init__(self, identity: Identity, settings: Callable[[], Settings], clock: Clock) -> None:
+        self._identity, self._settings, self._clock = identity, settings, clock
+        self.unlock()
+
+    def unlock(self) -> None:
+        self._wrong_in_a_row = 0
+        self._locked_until = 0.0
+
+    def check(self, request: Request) -> None:
+        """:raises Refused: 401 with the reason, in the gateway's words where they are known."""
+        given = AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
+        if not given:
+            raise _not_authentic("the Authorization header is not in the form SDK-HMAC-SHA256 Access=...")
+        if given["key"] != self._identity.access_key:
+            raise _not_authentic("verify aksk signature fail, the access key does not exist")
+        if self._locked_until > self._clock():
+            raise _not_authentic("the access key is locked after too many wrong signatures")
+        self._check_date(request)
+        self._check_security_token(request)
+        self._check_signature(request, given["headers"].split(";"), given["signature"])
+
+    def _check_date(self, request: Request) -> None:
+        try:
+            signed_at = datetime.strptime(request.headers["x-sdk-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except (KeyError, ValueError):
+            raise _not_authentic("X-Sdk-Date is missing or not in the form YYYYMMDDTHHMMSSZ") from None
+        if abs(signed_at.timestamp() - self._clock()) > MAX_SKEW:
+            raise _not_authentic("X-Sdk-Date differs from the server's time by more than 15 minutes")
+
+    def _check_security_token(self, request: Request) -> None:
+        token = request.headers.get("x-security-token")
+        if token is not None and not _same(token, self._identity.security_token):
+            raise _not_authentic("the security token is unknown or expired")
+
+    def _check_signature(self, request: Request, signed_headers: list[str], signature: str) -> None:
+        if not {"host", "x-sdk-date"} <= set(signed_headers):
+            raise _not_authentic("Host and X-Sdk-Date must be signed")
+        if _same(signature, sign(self._identity.secret_key, request, signed_headers)):
+            self._wrong_in_a_row = 0
+            return
+        self._wrong_in_a_row += 1
+        if self._wrong_in_a_row >= self._settings().lock_after:
+            self._wrong_in_a_row = 0
+            self._locked_until = self._clock() + self._settings().lock_seconds
+        raise _not_authentic("verify aksk signature fail")
+
+
+def sign(secret_key: str, request: Request, signed_headers: list[str]) -> str:
+    """The signature that this request must carry, over the headers that its sender has named."""
+    canonical = _canonical_request(request, signed_headers)
+    digest = hashlib.sha256(canonical).hexdigest()
+    text = f"SDK-HMAC-SHA256\n{request.headers['x-sdk-date']}\n{digest}"
+    return hmac.new(secret_key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _canonical_request(request: Request, signed_headers: list[str]) -> bytes:
+    headers = "".join(f"{name}:{request.headers.get(name, '').strip()}\n" for name in signed_headers)
+    lines = [
+        request.method,
+        _canonical_path(request.raw_path),
+        _canonical_query(request.raw_query),
+        headers,
+        ";".join(signed_headers),
+        hashlib.sha256(request.body).hexdigest(),
+    ]
+    return "\n".join(lines).encode()
+
+
+def _canonical_path(raw_path: bytes) -> str:
+    path = "/".join(_escape(part) for part in unquote_to_bytes(raw_path).split(b"/"))
+    return path if path.endswith("/") else path + "/"
+
+
+def _canonical_query(raw_query: bytes) -> str:
+    pairs = [part.partition(b"=") for part in raw_query.split(b"&") if part]
+    # A plus sign is a plus sign: whoever signs must send a blank as %20.
+    decoded = sorted((unquote_to_bytes(name), unquote_to_bytes(value)) for name, _, value in pairs)
+    return "&".join(f"{_escape(name)}={_escape(value)}" for name, value in decoded)
+
+
+def _escape(raw: bytes) -> str:
+    return quote_from_bytes(raw, safe="-_.~")
+
+
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _not_authentic(reason: str) -> Refused:
+    return Refused(401, "APIG.0301", f"Incorrect IAM authentication information: {reason}")
