@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - SQL is what this module is about; names and texts in it are quoted by _name and _text
 """Runs SQL for real: Spark's dialect, translated by sqlglot, in an in-memory DuckDB that reaches nothing else."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel, ParseError, SqlglotError, UnsupportedError
 
-from airflow_provider_dli.local.runner import JobFailed, Stopped
+from airflow_provider_dli.local.runner import JobFailedError, StoppedError
 from airflow_provider_dli.local.store import Column, Result
 from airflow_provider_dli.local.values import column_of, plain
 
@@ -25,7 +26,7 @@ PREVIEW_ROWS = 1000
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 
-class SyntaxRefused(Exception):
+class SqlSyntaxError(Exception):
     """The statement does not parse."""
 
 
@@ -34,25 +35,25 @@ class Statement:
     """A parsed statement. :param job_type: DLI's word for its kind."""
 
     sql: str
-    tree: exp.Expression
+    tree: exp.Expr
     job_type: str
 
 
 def parse(sql: str) -> Statement:
-    """Read one Spark SQL statement. :raises SyntaxRefused: with the reason."""
+    """Read one Spark SQL statement. :raises SqlSyntaxError: with the reason."""
     try:
         trees = [tree for tree in sqlglot.parse(sql, read="spark") if tree is not None]
     except (SqlglotError, RecursionError) as error:
-        raise SyntaxRefused(_first_line(str(error)) or "the statement is nested too deeply") from None
+        raise SqlSyntaxError(_first_line(str(error)) or "the statement is nested too deeply") from None
     if len(trees) != 1:
-        raise SyntaxRefused("one statement per call is expected")
+        raise SqlSyntaxError("one statement per call is expected")
     job_type = _job_type(trees[0])
     if job_type is None:
-        raise SyntaxRefused(f"mismatched input {sql.split()[0]!r}")
+        raise SqlSyntaxError(f"mismatched input {sql.split()[0]!r}")
     return Statement(sql, trees[0], job_type)
 
 
-JOB_TYPES: dict[type[exp.Expression], str] = {
+JOB_TYPES: dict[type[exp.Expr], str] = {
     exp.Query: "QUERY",
     exp.Values: "QUERY",
     exp.Insert: "INSERT",
@@ -79,7 +80,7 @@ JOB_TYPES: dict[type[exp.Expression], str] = {
 COMMAND_TYPES = {"GRANT": "DCL", "REVOKE": "DCL", "EXPLAIN": "QUERY"}
 
 
-def _job_type(tree: exp.Expression) -> str | None:
+def _job_type(tree: exp.Expr) -> str | None:
     if isinstance(tree, exp.Command):
         return COMMAND_TYPES.get(str(tree.this).upper(), "DDL")
     return next((name for kind, name in JOB_TYPES.items() if isinstance(tree, kind)), None)
@@ -126,14 +127,12 @@ class Engine:
 class Session:
     """One statement on its way through the database. ``run`` in one thread, ``interrupt`` from another."""
 
-    def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, tree: exp.Expression, database: str, result_file: Path
-    ) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, tree: exp.Expr, database: str, result_file: Path) -> None:
         self._cursor, self._tree, self._database, self._file = cursor, tree, database, result_file
         self._stopped = False
 
     def run(self) -> Result:
-        """:raises JobFailed: with a DLI code. :raises Stopped: after an interrupt."""
+        """:raises JobFailedError: with a DLI code. :raises StoppedError: after an interrupt."""
         try:
             with _dli_errors():
                 self._use_database()
@@ -148,10 +147,10 @@ class Session:
 
     def _use_database(self) -> None:
         if not self._execute("SELECT 1 FROM duckdb_schemas() WHERE lower(schema_name) = lower(?)", [self._database]):
-            raise JobFailed(f"DLI.0002: There is no database named {self._database}")
+            raise JobFailedError(f"DLI.0002: There is no database named {self._database}")
         self._execute(f"USE memory.{_name(self._database)}")
 
-    def _run(self, tree: exp.Expression) -> Result:
+    def _run(self, tree: exp.Expr) -> Result:
         if isinstance(tree, exp.Query | exp.Values):
             return self._query(tree)
         if _job_type(tree) == "DCL":
@@ -164,7 +163,7 @@ class Session:
             return self._describe(tree)
         raise _unsupported(tree.sql("spark"))
 
-    def _query(self, tree: exp.Expression) -> Result:
+    def _query(self, tree: exp.Expr) -> Result:
         sql = to_duckdb(tree)
         columns = [(name, kind) for name, kind, *_ in self._execute(f"DESCRIBE {sql}")]
         names = ", ".join(f"c{number}" for number in range(len(columns)))
@@ -180,7 +179,7 @@ class Session:
             file=str(self._file),
         )
 
-    def _change(self, tree: exp.Expression) -> Result:
+    def _change(self, tree: exp.Expr) -> Result:
         answer = self._execute(to_duckdb(tree))
         counted = isinstance(tree, exp.Insert | exp.Update | exp.Delete | exp.Merge) and answer
         return Result(count=answer[0][0] if counted else 0)
@@ -192,11 +191,11 @@ class Session:
 
     def _execute(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
         if self._stopped:
-            raise Stopped
+            raise StoppedError
         return self._cursor.execute(sql, parameters).fetchall()
 
 
-def to_duckdb(tree: exp.Expression) -> str:
+def to_duckdb(tree: exp.Expr) -> str:
     """The statement in DuckDB's words. :raises UnsupportedError: when it has none."""
     translated = tree.copy().transform(_spark_range)
     for hint in list(translated.find_all(exp.Hint)):
@@ -210,18 +209,19 @@ def text_result(names: list[str], rows: list[list[Any]]) -> Result:
     return Result(columns=columns, rows=rows[:PREVIEW_ROWS], count=len(rows))
 
 
-def _spark_range(node: exp.Expression) -> exp.Expression:
+def _spark_range(node: exp.Expr) -> exp.Expr:
     """The table function range(...) has a column `id` in Spark, `range` in DuckDB."""
-    if isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous):
-        if node.this.sql("spark").lower().startswith("range("):
-            # A fourth argument, the number of partitions, means nothing here.
-            bounds = ", ".join(item.sql("duckdb") for item in node.this.expressions[:3])
-            numbers = sqlglot.parse_one(f"SELECT range AS id FROM range({bounds})", read="duckdb")
-            return exp.Subquery(this=numbers, alias=node.args.get("alias"))
-    return node
+    if not (isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous)):
+        return node
+    if node.this.name.lower() != "range":
+        return node
+    # A fourth argument, the number of partitions, means nothing here.
+    bounds = ", ".join(item.sql("duckdb") for item in node.this.expressions[:3])
+    numbers = sqlglot.parse_one(f"SELECT range AS id FROM range({bounds})", read="duckdb")
+    return exp.Subquery(this=numbers, alias=node.args.get("alias"))
 
 
-def _without_storage(tree: exp.Expression) -> exp.Expression:
+def _without_storage(tree: exp.Expr) -> exp.Expr:
     """Without USING, PARTITIONED BY, LOCATION and the like: where a table is kept makes no difference here."""
     tree = tree.copy()
     tree.set("properties", None)
@@ -266,20 +266,20 @@ def _dli_errors() -> Iterator[None]:
     try:
         yield
     except duckdb.InterruptException:
-        raise Stopped from None
+        raise StoppedError from None
     except UnsupportedError as error:
-        raise JobFailed(f"DLI.0007: not supported by the local DLI: {error}") from None
+        raise JobFailedError(f"DLI.0007: not supported by the local DLI: {error}") from None
     except (ParseError, RecursionError) as error:
-        raise JobFailed(f"DLI.0004: ParseException: {_first_line(str(error))}") from None
+        raise JobFailedError(f"DLI.0004: ParseException: {_first_line(str(error))}") from None
     except duckdb.Error as error:
         text = _first_line(str(error))
         if "already exists" in text:
-            raise JobFailed(f"DLI.0006: {text}") from None
-        raise JobFailed(f"{next(code for kind, code in ERRORS if isinstance(error, kind))}: {text}") from None
+            raise JobFailedError(f"DLI.0006: {text}") from None
+        raise JobFailedError(f"{next(code for kind, code in ERRORS if isinstance(error, kind))}: {text}") from None
 
 
-def _unsupported(sql: str) -> JobFailed:
-    return JobFailed(f"DLI.0007: not supported by the local DLI: {sql[:200]}")
+def _unsupported(sql: str) -> JobFailedError:
+    return JobFailedError(f"DLI.0007: not supported by the local DLI: {sql[:200]}")
 
 
 def _first_line(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -44,8 +44,8 @@ class Exchange(Protocol):
     async def hang_up(self, abruptly: bool = True) -> None:
         """Close the connection."""
 
-    async def client_gone(self, timeout: float) -> bool:
-        """Wait until the client closes the connection, at most ``timeout`` seconds."""
+    async def client_gone(self, seconds: float) -> bool:
+        """Wait until the client closes the connection, ``seconds`` at most."""
 
     def void_token(self) -> None:
         """End the token that the request carries."""

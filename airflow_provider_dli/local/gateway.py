@@ -18,7 +18,7 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from airflow_provider_dli.local.faults import Faults, Reply, play_fault
-from airflow_provider_dli.local.security import AccessKeys, Refused, Request, Tokens
+from airflow_provider_dli.local.security import AccessKeys, RefusedError, Request, Tokens
 
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Message], Any]], Any]
@@ -122,7 +122,7 @@ class Gateway:
 
     async def _administer(self, scope: Any, receive: Any, send: Any) -> None:
         if not _is_local(scope):
-            refusal = Refused(403, "APIG.0302", "Admin calls are taken from this machine only.")
+            refusal = RefusedError(403, "APIG.0302", "Admin calls are taken from this machine only.")
             await _send(send, error_reply(refusal, "admin"))
             return
         await self.service(scope, receive, send)
@@ -168,7 +168,7 @@ class HttpExchange:
         if self._reply is None:
             try:
                 self._reply = await self._pass_on(await self._admit())
-            except Refused as refusal:
+            except RefusedError as refusal:
                 self._reply = error_reply(refusal, self._call)
             self._line.job_id = self._line.job_id or _job_id(self._reply, self._call)
         return self._reply
@@ -180,7 +180,8 @@ class HttpExchange:
     async def write(self, raw: bytes) -> bool:
         transport = self._transport
         transport.write(raw)
-        while transport.get_write_buffer_size() > 1 << 20 and not transport.is_closing():
+        # The transport tells only its protocol when it has room again, and that is uvicorn's.
+        while transport.get_write_buffer_size() > 1 << 20 and not transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return not transport.is_closing()
 
@@ -192,9 +193,9 @@ class HttpExchange:
             transport.close()
         await self.client_gone(5)
 
-    async def client_gone(self, timeout: float) -> bool:
+    async def client_gone(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
         except TimeoutError:
@@ -209,15 +210,15 @@ class HttpExchange:
         return self._gateway.transport_of(tuple(self._scope["client"]))
 
     async def _admit(self) -> bytes:
-        """Body of a request that may pass. :raises Refused: for every other one."""
+        """Body of a request that may pass. :raises RefusedError: for every other one."""
         body = await self._read_body()
         if self._call == "unknown":
             text = "The API does not exist or has not been published in the environment."
-            raise Refused(404, "APIG.0101", text)
+            raise RefusedError(404, "APIG.0101", text)
         if self._call != "token":
             self._authenticate(body)
         if self._scope["method"] == "POST" and not _is_json(self._headers.get("content-type", "")):
-            raise Refused(415, "DLI.0001", "unsupported media Type: Content-Type must be application/json")
+            raise RefusedError(415, "DLI.0001", "unsupported media Type: Content-Type must be application/json")
         return body
 
     async def _read_body(self) -> bytes:
@@ -228,7 +229,7 @@ class HttpExchange:
             part = message.get("body", b"")
             size += len(part)
             if size > MAX_BODY:
-                raise Refused(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
+                raise RefusedError(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)
@@ -242,10 +243,10 @@ class HttpExchange:
             allowed = self._gateway.project_id
         else:
             text = "X-Auth-Token is not defined in request. It is mandatory. Please define and send the request."
-            raise Refused(401, "DLI.0013", text)
+            raise RefusedError(401, "DLI.0013", text)
         wanted = {self._project_id, self._headers.get("x-project-id") or None} - {None}
         if self._call not in IAM_CALLS and wanted != {allowed}:
-            raise Refused(403, "APIG.0310", "The project is not the one that the credentials are for.")
+            raise RefusedError(403, "APIG.0310", "The project is not the one that the credentials are for.")
 
     def _as_signed(self, body: bytes) -> Request:
         scope = self._scope
@@ -273,7 +274,7 @@ class HttpExchange:
         return reply
 
 
-def error_reply(refusal: Refused, call: str) -> Reply:
+def error_reply(refusal: RefusedError, call: str) -> Reply:
     """The body that DLI, its gateway or IAM gives to a refusal."""
     if call in IAM_CALLS and refusal.status != 400:
         text = {"code": refusal.status, "message": refusal.message, "title": HTTPStatus(refusal.status).phrase}

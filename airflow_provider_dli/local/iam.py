@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from airflow_provider_dli.local.bodies import NameOrId, TokenBody
 from airflow_provider_dli.local.faults import Reply
-from airflow_provider_dli.local.security import Clock, Refused, Tokens
+from airflow_provider_dli.local.security import Clock, RefusedError, Tokens
 from airflow_provider_dli.local.settings import Identity
 
 
@@ -22,7 +22,7 @@ class Iam:
         self._identity, self._tokens, self._clock = identity, tokens, clock
 
     def create_token(self, body: TokenBody, lifetime: float, base_url: str, with_catalog: bool) -> Reply:
-        """:raises Refused: for a wrong user, password, account or project."""
+        """:raises RefusedError: for a wrong user, password, account or project."""
         self._check_user(body)
         project_id = self._project_of(body)
         text, token = self._tokens.issue(project_id, lifetime)
@@ -73,7 +73,7 @@ class Iam:
         user = body.auth.identity.password.user
         given = (user.name, user.password, user.domain.name)
         if given != (self._identity.user, self._identity.password, self._identity.domain):
-            raise Refused(401, "IAM.0101", "The username or password is wrong.")
+            raise RefusedError(401, "IAM.0101", "The username or password is wrong.")
 
     def _project_of(self, body: TokenBody) -> str | None:
         scope = body.auth.scope
@@ -81,10 +81,10 @@ class Iam:
             return None
         if scope.project is not None:
             if not _names(scope.project, self._identity.project_id, self._identity.project_name):
-                raise Refused(404, "IAM.0004", f"Could not find project: {_shown(scope.project)}.")
+                raise RefusedError(404, "IAM.0004", f"Could not find project: {_shown(scope.project)}.")
             return self._identity.project_id
         if scope.domain is not None and not _names(scope.domain, self._domain["id"], self._identity.domain):
-            raise Refused(404, "IAM.0004", f"Could not find domain: {_shown(scope.domain)}.")
+            raise RefusedError(404, "IAM.0004", f"Could not find domain: {_shown(scope.domain)}.")
         return None
 
     def _catalog(self, base_url: str) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ class Iam:
 
 def _names(given: NameOrId, known_id: str, known_name: str) -> bool:
     if given.id is None and given.name is None:
-        raise Refused(400, "IAM.0011", "Request body is invalid: a scope needs an id or a name.")
+        raise RefusedError(400, "IAM.0011", "Request body is invalid: a scope needs an id or a name.")
     return given.id in (None, known_id) and given.name in (None, known_name)
 
 

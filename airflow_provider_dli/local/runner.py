@@ -24,11 +24,11 @@ Work = Callable[[Job], Awaitable[Result]]
 CANCELLED_BY_USER = "The job has been cancelled by a user."
 
 
-class JobFailed(Exception):
+class JobFailedError(Exception):
     """The job ends FAILED. The text starts with a DLI code."""
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The job was stopped before it was done."""
 
 
@@ -80,10 +80,10 @@ class Runner:
         """Look again which jobs may start; to be called when capacities have changed."""
         self._queues.let_in()
 
-    async def finish_all(self, timeout: float) -> None:
-        """Wait until every job that was asked to stop has done so, ``timeout`` seconds at most."""
+    async def finish_all(self, seconds: float) -> None:
+        """Wait until every job that was asked to stop has done so, ``seconds`` at most."""
         if self._lives:
-            await asyncio.wait(set(self._lives), timeout=timeout)
+            await asyncio.wait(set(self._lives), timeout=seconds)
 
     async def _live(self, job: Job, work: Work, launching_for: float) -> None:
         try:
@@ -92,9 +92,9 @@ class Runner:
                 job.begin()
                 with _time_limit(job):
                     job.result = await work(job)
-        except Stopped:
+        except StoppedError:
             job.end("CANCELLED", job.message)
-        except JobFailed as failure:
+        except JobFailedError as failure:
             job.end("FAILED", str(failure))
         except Exception as bug:  # the edge of a job: whatever breaks breaks this job only
             log.exception("job %s", job.job_id)
@@ -109,7 +109,8 @@ async def run_interruptibly(job: Job, session: Interruptible) -> Result:
     running = in_thread(session.run)
     stopping = asyncio.ensure_future(job.stop.wait())
     try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {running, stopping}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         while not running.done():
             # Repeated, because an interrupt that falls between two statements is lost.
             session.interrupt()
@@ -126,23 +127,23 @@ async def play(job: Job, script: Script) -> Result:
             job.status = script.stuck_in
             await job.stop.wait()
         await wait_unless_stopped(job, script.run_for)
-    except Stopped:
+    except StoppedError:
         await asyncio.sleep(script.cancel_takes)
         raise
     if script.then == "FAILED":
-        raise JobFailed(script.message or "DLI.0999: Server-side errors occur.")
+        raise JobFailedError(script.message or "DLI.0999: Server-side errors occur.")
     if script.then == "CANCELLED":
         job.message = script.message or CANCELLED_BY_USER
-        raise Stopped
+        raise StoppedError
     return Result(rows=[list(row) for row in script.rows], count=len(script.rows), message=script.message)
 
 
 async def wait_unless_stopped(job: Job, seconds: float) -> None:
-    """Wait. :raises Stopped: as soon as the job is to stop."""
+    """Wait. :raises StoppedError: as soon as the job is to stop."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(job.stop.wait(), seconds)
     if job.stop.is_set():
-        raise Stopped
+        raise StoppedError
 
 
 @contextlib.contextmanager
@@ -172,8 +173,7 @@ class Queues:
         try:
             yield
         finally:
-            self._taken[job.queue_name] -= 1
-            self.let_in()
+            self._leave(job.queue_name)
 
     def let_in(self) -> None:
         """Give free places to those who wait longest."""
@@ -190,15 +190,19 @@ class Queues:
         self.let_in()
         stopping = asyncio.ensure_future(job.stop.wait())
         try:
-            await asyncio.wait({turn, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {turn, stopping}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-        if not turn.cancel():  # the place is ours
-            if job.stop.is_set():
-                self._taken[job.queue_name] -= 1
-                self.let_in()
+        turn.cancel()  # no effect on a turn that has come
         if job.stop.is_set():
-            raise Stopped
+            if not turn.cancelled():
+                self._leave(job.queue_name)
+            raise StoppedError
+
+    def _leave(self, name: str) -> None:
+        self._taken[name] -= 1
+        self.let_in()
 
 
 def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:

@@ -24,7 +24,7 @@ AUTHORIZATION = re.compile(
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The call is not let in. :param code: gateway or DLI code. :param status: HTTP status."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -66,12 +66,12 @@ class Tokens:
         return text, token
 
     def check(self, text: str) -> Token:
-        """:raises Refused: 401 for a token that is unknown, expired or void."""
+        """:raises RefusedError: 401 for a token that is unknown, expired or void."""
         token = self._known.get(text)
         if token is None:
-            raise Refused(401, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail")
+            raise RefusedError(401, "APIG.0301", "Incorrect IAM authentication information: decrypt token fail")
         if token.expires_at <= self._clock():
-            raise Refused(401, "APIG.0307", "The token must be updated.")
+            raise RefusedError(401, "APIG.0307", "The token must be updated.")
         return token
 
     def void(self, text: str) -> None:
@@ -97,7 +97,7 @@ class AccessKeys:
         self._locked_until = 0.0
 
     def check(self, request: Request) -> None:
-        """:raises Refused: 401 with the reason, in the gateway's words where they are known."""
+        """:raises RefusedError: 401 with the reason, in the gateway's words where they are known."""
         given = AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
         if not given:
             raise _not_authentic("the Authorization header is not in the form SDK-HMAC-SHA256 Access=...")
@@ -176,5 +176,5 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def _not_authentic(reason: str) -> Refused:
-    return Refused(401, "APIG.0301", f"Incorrect IAM authentication information: {reason}")
+def _not_authentic(reason: str) -> RefusedError:
+    return RefusedError(401, "APIG.0301", f"Incorrect IAM authentication information: {reason}")

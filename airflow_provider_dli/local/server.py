@@ -17,8 +17,8 @@ from airflow_provider_dli.local import admin
 from airflow_provider_dli.local.bodies import SubmitBody, TokenBody
 from airflow_provider_dli.local.faults import Reply
 from airflow_provider_dli.local.gateway import IAM_CALLS, error_reply
-from airflow_provider_dli.local.security import Refused
-from airflow_provider_dli.local.service import Service, SoftFailure
+from airflow_provider_dli.local.security import RefusedError
+from airflow_provider_dli.local.service import Service, SoftFailureError
 from airflow_provider_dli.local.store import Column, Filter, Job
 from airflow_provider_dli.local.values import json_field
 
@@ -96,7 +96,7 @@ def _add_sql_jobs(app: FastAPI, service: Service) -> None:
     @app.post(PREFIX + "/jobs/submit-job")
     async def submit(body: SubmitBody) -> Response:
         job = await service.submit(body)
-        content = {"job_id": job.job_id, "job_type": job.job_type, "job_mode": job.job_mode}
+        content: dict[str, Any] = {"job_id": job.job_id, "job_type": job.job_type, "job_mode": job.job_mode}
         if job.job_mode == "sync":
             content |= {"schema": _schema(job), "rows": job.result.rows}
         return success(**content)
@@ -205,29 +205,29 @@ def job_line(job: Job) -> dict[str, Any]:
 
 
 def _add_error_answers(app: FastAPI, service: Service) -> None:
-    @app.exception_handler(Refused)
-    async def refused(request: Request, error: Refused) -> Response:
+    @app.exception_handler(RefusedError)
+    async def refused(request: Request, error: RefusedError) -> Response:
         return _respond(error_reply(error, _iam_call(request)))
 
-    @app.exception_handler(SoftFailure)
-    async def soft(request: Request, error: SoftFailure) -> Response:
+    @app.exception_handler(SoftFailureError)
+    async def soft(request: Request, error: SoftFailureError) -> Response:
         return _json({"is_success": _flag(service, False), "message": str(error)})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         code = "IAM.0011" if _iam_call(request) else "DLI.0001"
-        return _respond(error_reply(Refused(400, code, _in_words(error)), _iam_call(request)))
+        return _respond(error_reply(RefusedError(400, code, _in_words(error)), _iam_call(request)))
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # a body that is not even JSON
-            return _respond(error_reply(Refused(400, "DLI.0001", str(error.detail)), ""))
+            return _respond(error_reply(RefusedError(400, "DLI.0001", str(error.detail)), ""))
         text = "The API does not exist or has not been published in the environment."
-        return _respond(error_reply(Refused(404, "APIG.0101", text), ""))
+        return _respond(error_reply(RefusedError(404, "APIG.0101", text), ""))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        return _respond(error_reply(Refused(500, "DLI.0999", "Server-side errors occur."), ""))
+        return _respond(error_reply(RefusedError(500, "DLI.0999", "Server-side errors occur."), ""))
 
 
 def _in_words(error: RequestValidationError) -> str:
@@ -246,7 +246,7 @@ def _job_types(one: str | None, several: str | None) -> frozenset[str] | None:
     if several is not None:
         wanted = frozenset(several.split(","))
         if not wanted <= set(get_args(JobType)):
-            raise Refused(400, "DLI.0001", "The parameter job_types has a value that is not a job type.")
+            raise RefusedError(400, "DLI.0001", "The parameter job_types has a value that is not a job type.")
         wanted = None if "ALL" in wanted else wanted
     if one in (None, "ALL"):
         return wanted
@@ -255,9 +255,9 @@ def _job_types(one: str | None, several: str | None) -> frozenset[str] | None:
 
 def _check_has_result(job: Job) -> None:
     if job.job_type not in ("QUERY", "DDL", "DCL"):
-        raise Refused(400, "DLI.0007", f"A job of type {job.job_type} has no result to show.")
+        raise RefusedError(400, "DLI.0007", f"A job of type {job.job_type} has no result to show.")
     if job.status != "FINISHED":
-        raise Refused(400, "DLI.0007", f"The job is {job.status}; only a FINISHED job has a result.")
+        raise RefusedError(400, "DLI.0007", f"The job is {job.status}; only a FINISHED job has a result.")
 
 
 def _schema(job: Job) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from airflow_provider_dli.local.runner import (
     play,
     run_interruptibly,
 )
-from airflow_provider_dli.local.security import AccessKeys, Refused, Tokens
+from airflow_provider_dli.local.security import AccessKeys, RefusedError, Tokens
 from airflow_provider_dli.local.settings import Identity, Settings
 from airflow_provider_dli.local.store import Job, JobStore, Result
 
@@ -41,7 +41,7 @@ class Scripted:
     times: int = 1
 
 
-class SoftFailure(Exception):
+class SoftFailureError(Exception):
     """Answered with 200 and is_success false."""
 
 
@@ -79,7 +79,7 @@ class Service:
     async def submit(self, body: SubmitBody) -> Job:
         """Start a job; in synchronous mode, return when it is over.
 
-        :raises Refused: when the statement does not parse, or names an unknown queue or bad settings.
+        :raises RefusedError: when the statement does not parse, or names an unknown queue or bad settings.
         """
         conf = body.settings()
         scripted = self._next_script(body.sql)
@@ -105,32 +105,32 @@ class Service:
         return job
 
     def job(self, job_id: str) -> Job:
-        """:raises Refused: for an unknown id, in the way that the settings say."""
+        """:raises RefusedError: for an unknown id, in the way that the settings say."""
         job = self.jobs.get(job_id)
         if job is not None:
             return job
         if self.settings.unknown_job == "404":
-            raise Refused(404, "DLI.0023", "No related resources were found.")
-        raise Refused(400, "DLI.0002", f"There is no job with the id {job_id[:64]}")
+            raise RefusedError(404, "DLI.0023", "No related resources were found.")
+        raise RefusedError(400, "DLI.0002", f"There is no job with the id {job_id[:64]}")
 
     def cancel(self, job_id: str) -> None:
         """Ask the job to stop. It is CANCELLED once it has really stopped.
 
-        :raises Refused: :raises SoftFailure: when the job has ended, depending on the settings.
+        :raises RefusedError: :raises SoftFailureError: when the job has ended, depending on the settings.
         """
         job = self.job(job_id)
         job.cancel_requests.append(time.time())
         if job.is_active:
             job.ask_to_stop(CANCELLED_BY_USER)
         elif self.settings.cancel_ended == "soft":
-            raise SoftFailure(f"The job has ended ({job.status}) and cannot be canceled.")
+            raise SoftFailureError(f"The job has ended ({job.status}) and cannot be canceled.")
         else:
-            raise Refused(400, "DLI.0007", f"The job has ended ({job.status}) and cannot be canceled.")
+            raise RefusedError(400, "DLI.0007", f"The job has ended ({job.status}) and cannot be canceled.")
 
     def queue(self, name: str) -> str:
-        """The queue as it is stored, in lower case. :raises Refused: for an unknown one."""
+        """The queue as it is stored, in lower case. :raises RefusedError: for an unknown one."""
         if name.lower() not in self.settings.queues:
-            raise Refused(400, "DLI.0002", f"There is no queue named {name}")
+            raise RefusedError(400, "DLI.0002", f"There is no queue named {name}")
         return name.lower()
 
     def script(self, script: Scripted) -> None:
@@ -143,7 +143,7 @@ class Service:
 
     def warm_up(self) -> None:
         """Have the engine ready before somebody waits for it. May be called in any thread."""
-        from airflow_provider_dli.local import engine  # noqa: F401, PLC0415
+        from airflow_provider_dli.local import engine  # noqa: F401
 
     async def reset(self) -> None:
         """Back to the start, but for the tokens: jobs are interrupted, tables and own OBS files are gone."""
@@ -154,13 +154,13 @@ class Service:
         self.log.clear()
         self.keys.unlock()
         self.change_settings(self._first_settings.model_copy(deep=True))
-        await self.runner.finish_all(timeout=5)
+        await self.runner.finish_all(5)
         self._drop_data()
 
     async def close(self) -> None:
         """Interrupt all jobs and leave nothing behind."""
         self._stop_all("The local DLI is shutting down.")
-        await self.runner.finish_all(timeout=2)
+        await self.runner.finish_all(2)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _next_script(self, sql: str) -> Script | None:
@@ -174,14 +174,14 @@ class Service:
 
     async def _parse(self, sql: str, forgiving: bool) -> Statement | None:
         """The parsed statement; for a job that is not run, one that does not parse is good enough."""
-        from airflow_provider_dli.local.engine import SyntaxRefused, parse  # noqa: PLC0415
+        from airflow_provider_dli.local.engine import SqlSyntaxError, parse
 
         try:
             return await asyncio.to_thread(parse, sql)
-        except SyntaxRefused as error:
+        except SqlSyntaxError as error:
             if forgiving:
                 return None
-            raise Refused(400, "DLI.0004", f"ParseException: {error}") from None
+            raise RefusedError(400, "DLI.0004", f"ParseException: {error}") from None
 
     def _mode(self, job_type: str, conf: dict[str, str]) -> str:
         asynchronous = conf.get("dli.sql.sqlasync.enabled", "true").lower() != "false"
@@ -201,18 +201,18 @@ class Service:
         return run
 
     async def _wait_for(self, job: Job) -> None:
-        """:raises Refused: when the job failed or took longer than a synchronous call may."""
+        """:raises RefusedError: when the job failed or took longer than a synchronous call may."""
         try:
             await asyncio.wait_for(job.ended.wait(), self.settings.sync_limit)
         except TimeoutError:
-            raise Refused(400, "DLI.0019", "The synchronous call took too long and was cut off.") from None
+            raise RefusedError(400, "DLI.0019", "The synchronous call took too long and was cut off.") from None
         if job.status != "FINISHED":
             code, colon, text = job.message.partition(": ")
-            raise Refused(400, *((code, text) if colon and code.startswith("DLI.") else ("DLI.0999", job.message)))
+            raise RefusedError(400, *((code, text) if colon and code.startswith("DLI.") else ("DLI.0999", job.message)))
 
     def _open_engine(self) -> Engine:
         if self._engine is None:
-            from airflow_provider_dli.local.engine import Engine  # noqa: PLC0415
+            from airflow_provider_dli.local.engine import Engine
 
             self._engine = Engine(self._results, self.obs)
         return self._engine
@@ -236,7 +236,7 @@ def _timeout(conf: dict[str, str]) -> float | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 10**9):
-        raise Refused(400, "DLI.0001", f"dli.sql.job.timeout must be a number of seconds, not {text[:40]!r}")
+        raise RefusedError(400, "DLI.0001", f"dli.sql.job.timeout must be a number of seconds, not {text[:40]!r}")
     return float(text)
 
 
