@@ -13,9 +13,17 @@ IDENTIFIER = re.compile(r"(?!_)(?![0-9]+\Z)[A-Za-z0-9_]*")
 CONF = re.compile(r"\s*[^=\s]+\s*=.*")
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text has half of a surrogate pair") from None
+    return text
+
+
 def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     def check(text: str) -> str:
-        if not pattern.fullmatch(text):
+        if not pattern.fullmatch(_encodable(text)):
             raise ValueError(f"{what} has characters that are not allowed: {text[:140]!r}")
         return text
 
@@ -25,7 +33,7 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("the statement is empty")
-    return text
+    return _encodable(text)
 
 
 def _flag(value: Any) -> Any:

@@ -29,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     args = _parser(with_demo=arguments[:1] == ["demo"]).parse_args(arguments)
     if args.command == "demo":
-        from airflow_provider_dli.local import demo  # noqa: PLC0415
+        from airflow_provider_dli.local import demo
 
         return int(demo.run(args) or 0)
     return _serve(args)
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from airflow_provider_dli.local.process import serve  # noqa: PLC0415
+    from airflow_provider_dli.local.process import serve
 
     identity = Identity(**{field.name: getattr(args, field.name) for field in fields(Identity)})
     return serve(
@@ -55,7 +55,7 @@ def _parser(with_demo: bool) -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="run the local DLI", formatter_class=_Defaults))
     demo_parser = commands.add_parser("demo", help="kill a DAG run of a real Airflow and see its job cancelled")
     if with_demo:
-        from airflow_provider_dli.local import demo  # noqa: PLC0415
+        from airflow_provider_dli.local import demo
 
         demo.add_arguments(demo_parser)
     return parser
@@ -102,7 +102,7 @@ class _Defaults(argparse.HelpFormatter):
 
 
 def _setting(text: str) -> tuple[str, object]:
-    import json  # noqa: PLC0415
+    import json
 
     name, equals, value = text.partition("=")
     if not equals:

@@ -162,6 +162,8 @@ class HttpExchange:
         self._gateway, self._scope, self._receive, self._send = gateway, scope, receive, send
         self._call, self._project_id, self._line = call, project_id, line
         self._headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        # Asked for now: once the client has gone nobody knows its connection any more.
+        self._transport = gateway.transport_of(tuple(scope["client"]))
         self._reply: Reply | None = None
 
     async def work(self) -> Reply:
@@ -186,11 +188,10 @@ class HttpExchange:
         return not transport.is_closing()
 
     async def hang_up(self, abruptly: bool = True) -> None:
-        transport = self._transport
         if abruptly:
-            transport.abort()
+            self._transport.abort()
         else:
-            transport.close()
+            self._transport.close()
         await self.client_gone(5)
 
     async def client_gone(self, seconds: float) -> bool:
@@ -204,10 +205,6 @@ class HttpExchange:
 
     def void_token(self) -> None:
         self._gateway.tokens.void(self._headers.get("x-auth-token", ""))
-
-    @property
-    def _transport(self) -> Transport:
-        return self._gateway.transport_of(tuple(self._scope["client"]))
 
     async def _admit(self) -> bytes:
         """Body of a request that may pass. :raises RefusedError: for every other one."""

@@ -38,15 +38,21 @@ def serve(
     try:
         chosen = Settings(**(settings or {}))
         listener = _listen(host, port)
-    except (ValidationError, OSError) as error:
-        print(f"dli-local: {error}", file=sys.stderr)
-        return 2
+    except ValidationError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"cannot listen on {host}, port {port}: {error.strerror}")
     server = LocalServer(Service(identity, chosen, obs), listener)
     if until_stdin_closes:
         threading.Thread(target=server.stop_at_end_of_stdin, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"dli-local: {reason}", file=sys.stderr)
+    return 2
 
 
 class LocalServer(uvicorn.Server):

@@ -1,0 +1,164 @@
+"""The server process: start, help, end, and who may call its admin API."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from airflow_provider_dli.local.handle import LocalDli
+
+from .conftest import Wire, get_token
+
+CLI = [sys.executable, "-m", "airflow_provider_dli.local.cli"]
+LONG = "SELECT count(*) FROM range(1000000000000)"
+
+
+def serve(*options, **popen):
+    process = subprocess.Popen([*CLI, "serve", "--port", "0", *options], stdout=subprocess.PIPE, text=True, **popen)
+    return process, process.stdout.readline().split()[-1]
+
+
+def test_the_help_shows_the_identity():
+    shown = subprocess.run([*CLI, "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    for word in ("local-access-key", "local-secret-key", "48cc2c48765f481480c7db940d6409d1", "18080", "127.0.0.1"):
+        assert word in shown
+
+
+def test_the_help_does_not_show_secrets_of_the_environment():
+    env = {**os.environ, "DLI_LOCAL_SECRET_KEY": "canary"}
+    shown = subprocess.run([*CLI, "serve", "--help"], capture_output=True, text=True, check=True, env=env).stdout
+    assert "canary" not in shown
+    assert "$DLI_LOCAL_SECRET_KEY" in shown
+
+
+def test_identity_from_options_and_environment():
+    env = {**os.environ, "DLI_LOCAL_USER": "from-env"}
+    process, url = serve("--password", "from-option", env=env)
+    try:
+        dli = LocalDli(url)
+        assert get_token(dli, name="from-env", password="from-option").status_code == 201
+        assert get_token(dli).status_code == 401
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_with_a_query_running(number):
+    process, url = serve(stderr=subprocess.PIPE)
+    dli = LocalDli(url)
+    wire = Wire(dli)
+    wire.until(wire.start(LONG), "RUNNING")
+    dli.fault("list", "hang")
+    with pytest.raises(requests.ReadTimeout):
+        wire.get("jobs", timeout=0.1)
+    began = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=10)
+    assert time.monotonic() - began < 4
+    assert "Traceback" not in errors
+    assert process.returncode in (0, -number)
+
+
+def test_it_dies_with_its_owner_even_by_sigkill():
+    code = (
+        "import time; from airflow_provider_dli.local.handle import LocalDli;"
+        "dli = LocalDli.start(); print(dli.pid, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 5
+    while is_running(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_it_leaves_no_files_behind(tmp_path):
+    process, _ = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert list(tmp_path.iterdir())
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--set", "speed=1"], "speed"),
+        (["--set", "list_lag=-1"], "list_lag"),
+        (["--set", "nonsense"], "NAME=VALUE"),
+        (["--host", "192.0.2.1"], "address"),
+    ],
+)
+def test_options_that_make_no_sense(options, reason):
+    ended = subprocess.run([*CLI, "serve", "--port", "0", *options], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 2
+    assert reason in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_port_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run([*CLI, "serve", "--port", port], capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 2
+    assert port in ended.stderr
+
+
+def test_settings_of_the_start_survive_a_reset():
+    with LocalDli.start(cancel_ended="soft", queues={"default": 2}, user="me") as dli:
+        dli.settings(cancel_ended="error", queues={"other": 1})
+        dli.reset()
+        assert dli.settings()["cancel_ended"] == "soft"
+        assert dli.settings()["queues"] == {"default": 2}
+        assert dli.connection()["login"] == "me"
+        assert get_token(dli).status_code == 201
+        assert LocalDli(dli.url).settings()["cancel_ended"] == "soft"
+
+
+def test_the_admin_api_is_not_reached_through_a_foreign_name(dli_local):
+    """A page in a browser could have its host name point to this machine."""
+    url = f"{dli_local.url}/_local/jobs"
+    assert requests.get(url, headers={"Host": "evil.example:80"}, timeout=10).status_code == 403
+    assert requests.get(url, headers={"Host": "localhost:1"}, timeout=10).status_code == 200
+
+
+def test_the_admin_api_is_for_this_machine_only():
+    addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    outside = [address for address in addresses if not address.startswith("127.")]
+    if not outside:
+        pytest.skip("this machine has no address but loopback")
+    with LocalDli.start(host="0.0.0.0") as dli:
+        port = dli.url.rpartition(":")[2]
+        assert requests.get(f"http://{outside[0]}:{port}/_local/jobs", timeout=10).status_code == 403
+        assert requests.get(f"http://{outside[0]}:{port}/v3/projects", timeout=10).status_code == 401
+        assert requests.get(f"http://127.0.0.1:{port}/_local/jobs", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("auth_type", ["password", "ak_sk"])
+def test_the_connection_for_airflow(dli_local, auth_type):
+    connection = dli_local.connection(auth_type, default_queue="default", project_id=None)
+    secret = dli_local.secret_key if auth_type == "ak_sk" else dli_local.password
+    assert (connection["conn_type"], connection["password"]) == ("dli", secret)
+    assert connection["host"] == connection["extra"]["iam_endpoint"] == dli_local.url
+    assert connection["extra"]["default_queue"] == "default"
+    assert "project_id" not in connection["extra"]
+
+
+def is_running(pid):
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
