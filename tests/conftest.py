@@ -14,7 +14,7 @@ import pytest
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 sys.path.insert(0, str(Path(__file__).parent))
 
-from airflow_provider_dli.local.handle import LocalDli  # noqa: E402 -- after the home is set
+from airflow_provider_dli.local.handle import LocalDli
 
 
 @pytest.fixture(scope="session")

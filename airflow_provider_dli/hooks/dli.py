@@ -274,13 +274,8 @@ class DliHook(BaseHook):
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliTemporaryError: DLI has not answered for 30 minutes.
         """
-        if not 0 < poll_interval < float("inf"):
-            raise DliValueError(
-                f"poll_interval must be a number of seconds above 0, not {poll_interval!r}.",
-                field="poll_interval",
-            )
+        interval = min(FIRST_POLL_INTERVAL, checked_poll_interval(poll_interval))
         watcher = _Watcher(self, job_id, kind)
-        interval = min(FIRST_POLL_INTERVAL, poll_interval)
         while True:
             job = watcher.look()
             self.watch()
@@ -321,7 +316,7 @@ class DliHook(BaseHook):
         if self._own_thread:
             return exchange()
         try:
-            return call_in_thread(exchange, self.watch, timeout + _CONNECT_TIMEOUT)
+            return call_in_thread(exchange, self.watch, timeout + min(_CONNECT_TIMEOUT, timeout))
         except DliTemporaryError:
             # Whatever became of the old one's connection, the next call shall not depend on it.
             self._session = None
@@ -387,6 +382,17 @@ class DliHook(BaseHook):
             )
         _credentials_of(connection).token = token
         return token
+
+
+def checked_poll_interval(seconds: float) -> float:
+    """
+    Return the interval.
+
+    :raises DliValueError: It is no number above 0.
+    """
+    if isinstance(seconds, (int, float)) and 0 < seconds < float("inf"):
+        return seconds
+    raise DliValueError(f"poll_interval must be a number of seconds above 0, not {seconds!r}.", field="poll_interval")
 
 
 class _Watcher:

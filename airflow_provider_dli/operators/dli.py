@@ -19,7 +19,7 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.hooks.dli import DliHook, checked_poll_interval
 from airflow_provider_dli.kill import KillSwitch
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class _DliOperator(BaseOperator):
         self._switch.pull()
 
     def _connected_hook(self) -> DliHook:
+        checked_poll_interval(self.poll_interval)
         hook = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id)
         hook.watch = self._switch.check
         hook.connect()

@@ -1,0 +1,39 @@
+"""
+What importing the operators costs a DAG file, on top of ``import airflow.sdk``, which every DAG file pays.
+
+Prints the median and the largest of several fresh processes. Run: ``python tests/benchmarks/import_time.py``
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+
+RUNS = 15
+MEASURE = """
+import json, sys, time
+import airflow.sdk
+before, start = set(sys.modules), time.perf_counter()
+import airflow_provider_dli.operators.dli
+took = time.perf_counter() - start
+print(json.dumps({"ms": took * 1000, "new": sorted(set(sys.modules) - before)}))
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    outputs = [
+        subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, check=True).stdout for _ in range(RUNS)
+    ]
+    results = [json.loads(output.splitlines()[-1]) for output in outputs]
+    times = [result["ms"] for result in results]
+    print(f"import airflow_provider_dli.operators.dli, {RUNS} processes:")
+    print(f"  median {statistics.median(times):.1f} ms, largest {max(times):.1f} ms  (target: at most 30 ms)")
+    print(f"  requests imported: {'requests' in results[0]['new']}")
+    print(f"  modules: {len(results[0]['new'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""
+Kills of real processes at chosen moments, counted in the local DLI's job table.
+
+The processes handle SIGTERM as Airflow's task runner does; whole Airflows are killed in ``tests/airflow``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from task_process import TaskProcesses
+
+SUBMIT = "DliSubmitSqlJobOperator"
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    started = []
+
+    def start(env):
+        if not started:
+            started.append(TaskProcesses(tmp_path_factory.mktemp("tasks"), env))
+        return started[0]
+
+    yield start
+    for each in started:
+        each.__exit__()
+
+
+@pytest.fixture
+def start(processes, dli_local):
+    """Return a function that runs an operator in a process of its own."""
+    env = {"AIRFLOW_CONN_DLI_DEFAULT": json.dumps(dli_local.connection())}
+
+    def run(operator=SUBMIT, **arguments):
+        if operator == SUBMIT:
+            arguments.setdefault("sql", "select 1")
+        return processes(env).start(operator, poll_interval=1, **arguments)
+
+    return run
+
+
+def wait_for_call(dli_local, name, count=1):
+    dli_local.wait_until(lambda dli: len(dli.requests(call=name)) >= count, timeout=10)
+
+
+def states(dli_local):
+    return [job.status for job in dli_local.jobs()]
+
+
+def wait_until_cancelled(dli_local):
+    dli_local.wait_until(lambda dli: states(dli) == ["CANCELLED"], timeout=5)
+
+
+def test_a_killed_task_cancels_its_job_and_ends_soon_and_not_green(dli_local, start):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 1
+    assert outcome.error == "DliTaskKilledError"
+    assert "DLI accepted the cancel" in outcome.message
+    wait_until_cancelled(dli_local)
+
+
+def test_the_thread_tells_what_it_did_in_the_log(dli_local, start):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    task.kill()
+    [job] = dli_local.jobs()
+    assert f"Cancel of DLI job {job.job_id}: DLI accepted the cancel." in task.wait().log
+
+
+def test_a_kill_before_the_submit_submits_nothing(dli_local, start):
+    dli_local.fault("token", "latency", seconds=2)
+    task = start()
+    wait_for_call(dli_local, "token")
+    task.kill()
+    assert task.wait().error == "DliTaskKilledError"
+    assert dli_local.jobs() == []
+
+
+def test_a_kill_during_the_submit_cancels_when_the_answer_arrives(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=1.5)
+    task = start()
+    wait_for_call(dli_local, "submit")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    assert outcome.ended - killed < 4
+    wait_until_cancelled(dli_local)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_kill_during_a_status_call_that_never_ends(dli_local, start, fault):
+    dli_local.will(run_for=60)
+    dli_local.fault("status", fault, times=None)
+    task = start()
+    wait_for_call(dli_local, "status")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 1.5
+    assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_dli_that_does_not_answer_the_cancel_cannot_hold_the_task(dli_local, start, fault):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    dli_local.fault("*", fault, times=None)
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 5
+    assert outcome.error == "DliTaskKilledError"
+    assert "was not confirmed in time" in outcome.message
+
+
+def test_a_second_kill_while_the_first_still_cancels(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("cancel", "latency", seconds=1)
+    task = start()
+    wait_for_call(dli_local, "status")
+    killed = task.kill()
+    time.sleep(0.3)
+    task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 3
+    assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
+def test_a_token_that_died_meanwhile_is_renewed_for_the_cancel(dli_local, start):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    dli_local.fault("cancel", "expired_token")
+    task.kill()
+    assert "DLI accepted the cancel" in task.wait().message
+    wait_until_cancelled(dli_local)
+
+
+def test_a_stumbling_dli_is_asked_again(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("cancel", "status", status=503, error_code="APIG.0602", error_msg="unavailable")
+    task = start()
+    wait_for_call(dli_local, "status")
+    task.kill()
+    assert "DLI accepted the cancel" in task.wait().message
+    wait_until_cancelled(dli_local)
+
+
+def test_cancel_on_kill_false_leaves_the_job_alone(dli_local, start):
+    dli_local.will(run_for=60)
+    task = start(cancel_on_kill=False)
+    wait_for_call(dli_local, "status")
+    task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    assert "goes on, as `cancel_on_kill=False` asks" in outcome.message
+    assert dli_local.requests(call="cancel") == []
+    assert [job.is_active for job in dli_local.jobs()] == [True]
+
+
+def test_an_execution_timeout_cancels_and_stays_airflows_own_exception(dli_local, start):
+    dli_local.will(run_for=60)
+    outcome = start(timeout=1.5).wait()
+    assert outcome.error == "AirflowTaskTimeout"
+    wait_until_cancelled(dli_local)
+
+
+def test_an_execution_timeout_during_the_submit_cancels_what_was_submitted(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=3)
+    outcome = start(timeout=1.5).wait()
+    assert outcome.error == "AirflowTaskTimeout"
+    wait_until_cancelled(dli_local)
+
+
+def test_a_killed_cancel_task_ends_soon(dli_local, connect, start):
+    dli_local.will(run_for=60, cancel_takes=60)
+    job = connect().submit_sql_job("select 1")
+    task = start("DliCancelJobOperator", job_id=job.id)
+    wait_for_call(dli_local, "status")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 1
+    assert outcome.error == "DliTaskKilledError"

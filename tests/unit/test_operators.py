@@ -1,0 +1,215 @@
+"""The operators over HTTP, against the local DLI, in this process. Kills are in test_kill.py."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+
+from airflow_provider_dli import identity
+from airflow_provider_dli.exceptions import (
+    DliError,
+    DliJobError,
+    DliNotFoundError,
+    DliTemporaryError,
+    DliValueError,
+)
+from airflow_provider_dli.operators import dli as operators
+from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
+
+UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
+
+
+class TaskInstance(SimpleNamespace):
+    def __init__(self):
+        super().__init__(dag_id="sales", run_id="run 1", task_id="load", map_index=-1, try_number=1, max_tries=2)
+        self.xcoms = {}
+
+    def xcom_push(self, key, value):
+        self.xcoms[key] = value
+
+
+@pytest.fixture
+def execute(connect):
+    """Return a function that executes an operator, and gives its result and its task instance."""
+    connect()
+
+    def run(operator_class, ti=None, **arguments):
+        arguments.setdefault("poll_interval", 0.1)
+        task = operator_class(task_id="load", **arguments)
+        ti = ti or TaskInstance()
+        context = {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.datetime(2026, 11, 22))}
+        # Airflow guards `execute` against calls from outside its task runner.
+        return operator_class.execute.__wrapped__(task, context), ti
+
+    return run
+
+
+class TestSubmit:
+    def test_a_statement_is_run_and_the_job_id_returned_and_pushed(self, dli_local, execute):
+        result, ti = execute(DliSubmitSqlJobOperator, sql="select 1", do_xcom_push=False)
+        [job] = dli_local.jobs()
+        assert job.status == "FINISHED"
+        assert result == ti.xcoms["job_id"] == job.job_id
+
+    def test_the_job_carries_its_identity(self, dli_local, execute, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__DLI__DEPLOYMENT", "prod 1")
+        execute(DliSubmitSqlJobOperator, sql="select 1", conf={"a": 1}, tags={"team": "sales"})
+        [job] = dli_local.jobs()
+        work = identity.work("select 1", None, None, {"a": 1})
+        assert (
+            job.tags["airflow_attempt"]
+            == f"1:{identity.generation(pendulum.datetime(2026, 11, 22), 2)}:1:-1:0:task:{work}"
+        )
+        assert {name: job.tags[name] for name in ("team", "airflow_dag", "airflow_run", "airflow_task")} == {
+            "team": "sales",
+            "airflow_dag": "sales",
+            "airflow_run": "run 1",
+            "airflow_task": "load",
+        }
+        assert job.tags["airflow_deployment"] == "prod 1"
+        assert job.conf == ("a = 1",)
+
+    def test_without_waiting_the_job_goes_on_and_says_that_nobody_waits(self, dli_local, execute):
+        dli_local.will(run_for=60)
+        result, _ = execute(DliSubmitSqlJobOperator, sql="select 1", wait_for_completion=False)
+        job = dli_local.job(result)
+        assert job.is_active
+        assert ":detached:" in job.tags["airflow_attempt"]
+
+    def test_the_connections_queue_and_database_are_the_defaults(self, dli_local, connect, execute):
+        hook = connect(extra={"default_queue": "default", "default_database": "db1"})
+        hook.wait_for_job(hook.submit_sql_job("create database db1", database="default").id, poll_interval=0.1)
+        result, _ = execute(DliSubmitSqlJobOperator, sql="select 1")
+        assert (dli_local.job(result).queue_name, dli_local.job(result).database) == ("default", "db1")
+
+    def test_a_failed_job_fails_the_task(self, execute):
+        with pytest.raises(DliJobError, match="no_such_table"):
+            execute(DliSubmitSqlJobOperator, sql="select * from no_such_table")
+
+    def test_a_job_cancelled_by_somebody_else_fails_the_task(self, dli_local, execute):
+        dli_local.will(run_for=0.2, then="CANCELLED")
+        with pytest.raises(DliJobError, match="ended CANCELLED"):
+            execute(DliSubmitSqlJobOperator, sql="select 1")
+
+    @pytest.mark.parametrize("fault", ["drop_after", "empty", "html", "truncate"])
+    def test_a_lost_answer_is_looked_up_and_the_job_adopted(self, dli_local, execute, fault):
+        dli_local.fault("submit", fault, work_done=True)
+        result, ti = execute(DliSubmitSqlJobOperator, sql="select 1")
+        [job] = dli_local.jobs()
+        assert result == ti.xcoms["job_id"] == job.job_id
+
+    def test_a_lost_answer_is_looked_up_for_as_long_as_the_list_may_lag(self, dli_local, execute):
+        dli_local.settings(list_lag=3)
+        dli_local.fault("submit", "drop_after")
+        result, _ = execute(DliSubmitSqlJobOperator, sql="select 1")
+        assert [job.job_id for job in dli_local.jobs()] == [result]
+
+    def test_a_submit_that_got_lost_on_its_way_is_reported_and_not_repeated(self, dli_local, execute, monkeypatch):
+        monkeypatch.setattr(operators, "LIST_LAG", 3)
+        dli_local.fault("submit", "drop_before")
+        with pytest.raises(DliError, match="DLI lists no job of this try within 3 s. The job may run all the same"):
+            execute(DliSubmitSqlJobOperator, sql="select 1")
+        assert dli_local.jobs() == []
+        assert len(dli_local.requests(call="submit")) == 1
+
+    def test_a_failure_after_the_submit_cancels_the_job(self, dli_local, execute):
+        class Unreachable(TaskInstance):
+            def xcom_push(self, key, value):
+                raise RuntimeError("the supervisor is gone")
+
+        dli_local.will(run_for=60)
+        with pytest.raises(RuntimeError, match="the supervisor is gone"):
+            execute(DliSubmitSqlJobOperator, ti=Unreachable(), sql="select 1")
+        dli_local.wait_until(lambda dli: [job.status for job in dli.jobs()] == ["CANCELLED"], timeout=5)
+
+    def test_an_outage_beyond_the_budget_cancels_the_job(self, dli_local, execute, monkeypatch):
+        from airflow_provider_dli.hooks import dli as hooks
+
+        monkeypatch.setattr(hooks, "OUTAGE_BUDGET", 1)
+        dli_local.will(run_for=60)
+        dli_local.fault("status", "status", times=None, status=503, error_code="APIG.0602", error_msg="unavailable")
+        with pytest.raises(DliTemporaryError, match="unavailable"):
+            execute(DliSubmitSqlJobOperator, sql="select 1")
+        dli_local.wait_until(lambda dli: [job.status for job in dli.jobs()] == ["CANCELLED"], timeout=5)
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"),
+        [
+            ({"sql": " "}, "sql"),
+            ({"sql": ["select 1", "select 2"]}, "sql"),
+            ({"sql": "select 1", "conf": "a=1"}, "conf"),
+            ({"sql": "select 1", "tags": {"a/b": "c"}}, "tags"),
+            ({"sql": "select 1", "tags": ["a"]}, "tags"),
+            ({"sql": "select 1", "queue_name": "a b"}, "queue_name"),
+            ({"sql": "select 1", "poll_interval": 0}, "poll_interval"),
+        ],
+    )
+    def test_bad_input_is_named_and_nothing_submitted(self, dli_local, execute, arguments, field):
+        with pytest.raises(DliValueError, match=field) as caught:
+            execute(DliSubmitSqlJobOperator, **arguments)
+        assert caught.value.field == field
+        assert dli_local.jobs() == []
+
+
+class TestCancel:
+    def submit(self, connect, count=1):
+        hook = connect()
+        return [hook.submit_sql_job("select 1").id for _ in range(count)]
+
+    def test_a_running_job_is_cancelled_and_waited_for(self, dli_local, connect, execute):
+        dli_local.will(run_for=60, cancel_takes=1)
+        [job_id] = self.submit(connect)
+        result, _ = execute(DliCancelJobOperator, job_id=job_id)
+        assert result == {job_id: "CANCELLED"}
+        assert dli_local.job(job_id).status == "CANCELLED"
+
+    def test_its_own_retry_does_no_harm(self, dli_local, connect, execute):
+        dli_local.will(run_for=60)
+        [job_id] = self.submit(connect)
+        for _ in range(2):
+            assert execute(DliCancelJobOperator, job_id=job_id, fail_if_finished=True)[0] == {job_id: "CANCELLED"}
+
+    def test_a_list_and_a_job_that_finished_before(self, dli_local, connect, execute):
+        [finished] = self.submit(connect)
+        connect().wait_for_job(finished, poll_interval=0.1)
+        dli_local.will(run_for=60)
+        [running] = self.submit(connect)
+        result, _ = execute(DliCancelJobOperator, job_id=[finished, running, running])
+        assert result == {finished: "FINISHED", running: "CANCELLED"}
+        with pytest.raises(DliJobError, match=re.escape(f"over before: {finished} (FINISHED)")):
+            execute(DliCancelJobOperator, job_id=[finished, running], fail_if_finished=True)
+
+    def test_a_job_that_finishes_in_spite_of_the_cancel_is_reported_as_finished(self, dli_local, connect, execute):
+        dli_local.will(run_for=1)
+        [job_id] = self.submit(connect)
+        dli_local.fault("cancel", "status", status=200, body='{"is_success": true, "message": ""}')
+        assert execute(DliCancelJobOperator, job_id=job_id)[0] == {job_id: "FINISHED"}
+
+    def test_an_unknown_job_is_an_error_but_the_others_are_cancelled(self, dli_local, connect, execute):
+        dli_local.will(run_for=60)
+        [job_id] = self.submit(connect)
+        with pytest.raises(DliNotFoundError, match=UNKNOWN_JOB):
+            execute(DliCancelJobOperator, job_id=[UNKNOWN_JOB, job_id])
+        assert dli_local.job(job_id).status == "CANCELLED"
+
+    def test_without_waiting(self, dli_local, connect, execute):
+        dli_local.will(run_for=60, cancel_takes=5)
+        [job_id] = self.submit(connect)
+        assert execute(DliCancelJobOperator, job_id=job_id, wait_for_completion=False)[0] == {job_id: "accepted"}
+
+    @pytest.mark.parametrize("job_id", [[], None, 7, "a/b", ["8ecb0777", "a b"], "None"])
+    def test_bad_input_is_named_and_nothing_sent(self, dli_local, execute, job_id):
+        with pytest.raises(DliValueError, match="job_id"):
+            execute(DliCancelJobOperator, job_id=job_id)
+        assert dli_local.requests(call="cancel") == []
+
+
+def test_operators_have_room_for_templates():
+    assert {"sql", "database", "queue_name", "conf", "tags", "dli_conn_id"} <= set(
+        DliSubmitSqlJobOperator.template_fields
+    )
+    assert DliSubmitSqlJobOperator.template_ext == (".sql",)
+    assert {"job_id", "kind", "dli_conn_id"} <= set(DliCancelJobOperator.template_fields)
