@@ -103,10 +103,13 @@ class LocalAirflow:
             self._components = {name: Component(name, self) for name in COMPONENTS}
             self._write_password_file()
             self._migrate_database()
+            self._report(f"Airflow: starting {', '.join(COMPONENTS)}")
             for component in self._components.values():
                 component.start()
-            self.wait_until_healthy(self._timeout)
-        except BaseException:
+            self.wait_until_healthy(timeout=self._timeout)
+        except BaseException as error:
+            if isinstance(error, AirflowStartError):
+                self.keep_home()
             self.stop()
             raise
 
@@ -115,6 +118,10 @@ class LocalAirflow:
         if self._guardian:
             self._guardian.close()
             self._guardian = None
+
+    def keep_home(self) -> None:
+        """Leave the temporary home behind at the end, for the logs in it."""
+        self.guardian.keep_home()
 
     def __enter__(self) -> LocalAirflow:
         self.start()
@@ -125,18 +132,18 @@ class LocalAirflow:
     ) -> None:
         self.stop()
 
-    def wait_until_healthy(self, timeout: float = 60) -> None:
-        """Wait until every component that was started has reported to the database since its last start.
+    def wait_until_healthy(self, *names: str, timeout: float = 60) -> None:
+        """Wait until these components, by default `COMPONENTS`, have reported themselves since their last start.
 
         :raises AirflowStartError: one of them ended, or was not healthy in time.
         """
         began = time.monotonic()
-        waiting = {c.name: c for c in self._components.values() if c.started_at}
+        waiting = {name: self.component(name) for name in names or COMPONENTS}
         while waiting:
             heartbeats = self.api.heartbeats()
             for component in list(waiting.values()):
                 if not component.is_running():
-                    raise AirflowStartError(f"Airflow's {component.name} ended", component.log_tail())
+                    raise AirflowStartError(f"Airflow's {component.name} ended", component)
                 seconds = heartbeats.get(component.command, 0) - component.started_at
                 if seconds > 0:
                     del waiting[component.name]
@@ -144,7 +151,7 @@ class LocalAirflow:
                     self._report(f"Airflow: {component.name} is ready, after {seconds:.1f} s")
             if waiting and time.monotonic() - began > timeout:
                 late = next(iter(waiting.values()))
-                raise AirflowStartError(f"Airflow's {late.name} was not healthy after {timeout:g} s", late.log_tail())
+                raise AirflowStartError(f"Airflow's {late.name} was not healthy after {timeout:g} s", late)
             time.sleep(0.1)
 
     def component(self, name: str) -> Component:
@@ -166,8 +173,10 @@ class LocalAirflow:
         raise LookupError(f"no process {pid} for task {task_id} of run {run_id}")
 
     def log_tails(self, lines: int = 30) -> str:
-        """The last lines of every component's log, for a failure report."""
-        return "\n".join(f"--- {c.log}\n{c.log_tail(lines)}" for c in self._components.values())
+        """The last lines of the log of every component and every task, for a failure report."""
+        logs = [component.log for component in self._components.values()]
+        logs += sorted(self.home.glob("logs/dag_id=*/**/attempt=*.log"))
+        return "\n".join(f"--- {log}\n{tail(log, lines)}" for log in logs)
 
     def environment(self) -> dict[str, str]:
         """The environment of every component: the caller's without its Airflow, and the settings."""
@@ -215,7 +224,7 @@ class LocalAirflow:
         migration = Component("db", self, arguments=("migrate",))
         migration.start()
         if migration.wait(self._timeout) != 0:
-            raise AirflowStartError("Airflow could not create its database", migration.log_tail())
+            raise AirflowStartError("Airflow could not create its database", migration)
         self.startup_seconds["db migrate"] = round(time.monotonic() - began, 1)
 
 
@@ -306,10 +315,10 @@ class TaskProcesses(NamedTuple):
 
 
 class AirflowStartError(RuntimeError):
-    """Airflow did not start; the text ends with the last lines of the log that tells why."""
+    """Airflow did not start. The text has the last lines of the log that tells why, and where it is."""
 
-    def __init__(self, reason: str, log_tail: str) -> None:
-        super().__init__(f"{reason}\n{log_tail}")
+    def __init__(self, reason: str, component: Component) -> None:
+        super().__init__(f"{reason}. The end of its log:\n{component.log_tail()}\nThe whole log: {component.log}")
 
 
 def free_port() -> int:

@@ -115,7 +115,7 @@ def main(grace: float) -> None:
     """Serve the owner's requests until its pipe closes or SIGTERM comes, then end everything."""
     _become_subreaper()
     _set_signal_handlers()
-    home = tempfile.mkdtemp(prefix="dli-local-")
+    home = tempfile.mkdtemp(prefix="dli-local-airflow-")
     keep_home = False
     try:
         for line in sys.stdin:

@@ -1,0 +1,50 @@
+"""A real Airflow and a local DLI, shared by all tests here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
+from airflow_provider_dli.local.demo import example_dags
+from airflow_provider_dli.local.handle import LocalDli
+
+
+@pytest.fixture(scope="session")
+def dli() -> Iterator[LocalDli]:
+    with LocalDli.start() as dli:
+        yield dli
+
+
+@pytest.fixture(scope="session")
+def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """Airflow with short cycles, the DAGs in `dags/` and the example DAGs."""
+    dags = tmp_path_factory.mktemp("airflow") / "dags"
+    shutil.copytree(Path(__file__).parent / "dags", dags)
+    shutil.copytree(example_dags(), dags / "examples")
+    with LocalAirflow(dags, env=dli.connection_env(), settings=QUICK) as airflow:
+        yield airflow
+
+
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One bytecode cache for all Airflows of the session, where Python must not write its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of all logs with a failed test: what went wrong, went wrong in another process."""
+    report = yield
+    airflow = getattr(item, "funcargs", {}).get("airflow")
+    if report.failed and isinstance(airflow, LocalAirflow):
+        report.sections.append(("Airflow's logs", airflow.log_tails()))
+    return report
