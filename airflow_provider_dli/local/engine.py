@@ -1,117 +1,71 @@
-# ruff: noqa: S608 - SQL is what this module is about; names and texts in it are quoted by _name and _text
-"""Runs SQL for real: Spark's dialect, translated by sqlglot, in an in-memory DuckDB that reaches nothing else."""
+# ruff: noqa: S608 - SQL is what this module is about; names and texts in it are quoted by name() and text()
+"""Runs SQL for real, in an in-memory DuckDB that reaches nothing but the folders of results and of ``obs://``."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ErrorLevel, ParseError, SqlglotError, UnsupportedError
+from sqlglot.errors import SqlglotError, UnsupportedError
 
+from airflow_provider_dli.local.obs import Obs, ObsError
 from airflow_provider_dli.local.runner import JobFailedError, StoppedError
+from airflow_provider_dli.local.spark import NotSupportedError, Statement, first_line, to_duckdb
 from airflow_provider_dli.local.store import Column, Result
+from airflow_provider_dli.local.tables import ExternalTable, ExternalTables, name, source_of, text
 from airflow_provider_dli.local.values import column_of, plain
 
 PREVIEW_ROWS = 1000
-
-# Statements that sqlglot does not parse come as a Command; the local DLI reports them as not supported.
-logging.getLogger("sqlglot").setLevel(logging.ERROR)
-
-
-class SqlSyntaxError(Exception):
-    """The statement does not parse."""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A parsed statement. :param job_type: DLI's word for its kind."""
-
-    sql: str
-    tree: exp.Expr
-    job_type: str
-
-
-def parse(sql: str) -> Statement:
-    """Read one Spark SQL statement. :raises SqlSyntaxError: with the reason."""
-    try:
-        trees = [tree for tree in sqlglot.parse(sql, read="spark") if tree is not None]
-    except (SqlglotError, RecursionError) as error:
-        raise SqlSyntaxError(_first_line(str(error)) or "the statement is nested too deeply") from None
-    if len(trees) != 1:
-        raise SqlSyntaxError("one statement per call is expected")
-    job_type = _job_type(trees[0])
-    if job_type is None:
-        raise SqlSyntaxError(f"mismatched input {sql.split()[0]!r}")
-    return Statement(sql, trees[0], job_type)
-
-
-JOB_TYPES: dict[type[exp.Expr], str] = {
-    exp.Query: "QUERY",
-    exp.Values: "QUERY",
-    exp.Insert: "INSERT",
-    exp.LoadData: "IMPORT",
-    exp.Update: "UPDATE",
-    exp.Merge: "UPDATE",
-    exp.Delete: "DELETE",
-    exp.Grant: "DCL",
-    exp.Revoke: "DCL",
-    exp.Create: "DDL",
-    exp.Drop: "DDL",
-    exp.Alter: "DDL",
-    exp.TruncateTable: "DDL",
-    exp.Describe: "DDL",
-    exp.Show: "DDL",
-    exp.Use: "DDL",
-    exp.Set: "DDL",
-    exp.Cache: "DDL",
-    exp.Uncache: "DDL",
-    exp.Refresh: "DDL",
-    exp.Analyze: "DDL",
-    exp.Comment: "DDL",
-}
-COMMAND_TYPES = {"GRANT": "DCL", "REVOKE": "DCL", "EXPLAIN": "QUERY"}
-
-
-def _job_type(tree: exp.Expr) -> str | None:
-    if isinstance(tree, exp.Command):
-        return COMMAND_TYPES.get(str(tree.this).upper(), "DDL")
-    return next((name for kind, name in JOB_TYPES.items() if isinstance(tree, kind)), None)
 
 
 class Engine:
     """One in-memory database, shared by all jobs.
 
     :param results: Folder for the results of queries. Besides it, the database can only reach ``obs``.
-    :param obs: Folder behind ``obs://``.
     """
 
-    def __init__(self, results: Path, obs: Path, memory_limit: str = "1GB") -> None:
-        self._results = results
+    def __init__(self, results: Path, obs: Obs, memory_limit: str = "1GB") -> None:
+        self._results, self._obs = results, obs
+        self._external = ExternalTables()
         self._connection = duckdb.connect(":memory:")
-        self._configure([results, obs], memory_limit)
+        self._configure(memory_limit)
 
     def session(self, statement: Statement, database: str, job_id: str) -> Session:
-        return Session(self._connection.cursor(), statement.tree, database, self._results / f"{job_id}.parquet")
+        return Session(self, statement.tree, database, self._results / f"{job_id}.parquet")
+
+    def check(self, statement: Statement, database: str) -> None:
+        """Look whether a query makes sense, without running it. :raises JobFailedError: with a DLI code."""
+        self.session(statement, database, "check").check()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        return self._connection.cursor()
+
+    @property
+    def obs(self) -> Obs:
+        return self._obs
+
+    @property
+    def external(self) -> ExternalTables:
+        return self._external
 
     def close(self) -> None:
         self._connection.close()
 
-    def _configure(self, folders: list[Path], memory_limit: str) -> None:
-        reachable = ", ".join(_text(f"{folder}/") for folder in folders)
+    def _configure(self, memory_limit: str) -> None:
+        reachable = ", ".join(text(f"{folder}/") for folder in (self._results, self._obs.root))
         for setting in [
             "TimeZone = 'UTC'",
             # One thread per job: its own. Interrupting it ends all of its work.
             "threads = 1",
-            f"memory_limit = {_text(memory_limit)}",
-            f"temp_directory = {_text(f'{folders[0]}/spill')}",
+            f"memory_limit = {text(memory_limit)}",
+            f"temp_directory = {text(f'{self._results}/spill')}",
             f"allowed_directories = [{reachable}]",
             "python_enable_replacements = false",
             "autoinstall_known_extensions = false",
@@ -127,67 +81,274 @@ class Engine:
 class Session:
     """One statement on its way through the database. ``run`` in one thread, ``interrupt`` from another."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, tree: exp.Expr, database: str, result_file: Path) -> None:
-        self._cursor, self._tree, self._database, self._file = cursor, tree, database, result_file
+    def __init__(self, engine: Engine, tree: exp.Expr, database: str, result_file: Path) -> None:
+        self._engine, self._tree, self._database, self._file = engine, tree, database, result_file
+        self._cursor = engine.cursor()
         self._stopped = False
 
     def run(self) -> Result:
         """:raises JobFailedError: with a DLI code. :raises StoppedError: after an interrupt."""
-        try:
-            with _dli_errors():
-                self._use_database()
-                return self._run(self._tree)
-        finally:
-            self._cursor.close()
+        with self._opened():
+            return self._run(self._tree)
+
+    def check(self) -> None:
+        """Bind a query, run nothing. :raises JobFailedError: with a DLI code."""
+        with self._opened():
+            if isinstance(self._tree, exp.Query):
+                self._execute(f"DESCRIBE {self._sql(self._tree)}")
 
     def interrupt(self) -> None:
         self._stopped = True
         with contextlib.suppress(duckdb.Error):  # closed in the meantime
             self._cursor.interrupt()
 
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        try:
+            with dli_errors():
+                self._use_database()
+                yield
+        finally:
+            self._cursor.close()
+
     def _use_database(self) -> None:
-        if not self._execute("SELECT 1 FROM duckdb_schemas() WHERE lower(schema_name) = lower(?)", [self._database]):
+        known = "SELECT 1 FROM duckdb_schemas() WHERE database_name = 'memory' AND lower(schema_name) = lower(?)"
+        if not self._execute(known, [self._database]):
             raise JobFailedError(f"DLI.0002: There is no database named {self._database}")
-        self._execute(f"USE memory.{_name(self._database)}")
+        self._execute(f"USE memory.{name(self._database)}")
 
     def _run(self, tree: exp.Expr) -> Result:
-        if isinstance(tree, exp.Query | exp.Values):
-            return self._query(tree)
-        if _job_type(tree) == "DCL":
-            return Result(message="There is one user here: rights are not modelled.")
-        if isinstance(tree, exp.Create | exp.Drop | exp.Alter | exp.TruncateTable):
-            return self._change(_without_storage(tree))
-        if isinstance(tree, exp.Insert | exp.Update | exp.Delete | exp.Merge):
-            return self._change(tree)
-        if isinstance(tree, exp.Describe):
-            return self._describe(tree)
-        raise _unsupported(tree.sql("spark"))
+        match tree:
+            case exp.Query() | exp.Values():
+                return self._query(tree)
+            case exp.Insert() | exp.LoadData():
+                return self._insert(_as_insert(tree, self._engine.obs))
+            case exp.Update() | exp.Delete() | exp.Merge():
+                self._check_internal(tree)
+                return self._change(tree)
+            case exp.Create(kind="TABLE"):
+                return self._create_table(tree)
+            case exp.Create(kind="DATABASE" | "SCHEMA" | "VIEW"):
+                return self._create(tree)
+            case exp.Drop(kind="TABLE" | "VIEW" | "DATABASE" | "SCHEMA"):
+                return self._drop(tree)
+            case exp.Alter(kind="TABLE"):
+                return self._alter(tree)
+            case exp.TruncateTable():
+                self._check_internal(tree)
+                return self._change(tree)
+            case exp.Describe(this=exp.Table()) if not tree.args.get("kind"):
+                return self._describe(tree.this)
+            case exp.Refresh():
+                return Result()  # files behind a table are looked up anew by every statement
+            case exp.Grant() | exp.Revoke() | exp.Command(this="GRANT" | "REVOKE"):
+                return Result(message="There is one user here: rights are not modelled.")
+            case exp.Command(this="SHOW"):
+                return self._show(tree.expression.name)
+            case exp.Command(this="EXPLAIN"):
+                return self._explain(tree.expression.name)
+        raise NotSupportedError(tree.sql("spark")[:200])
 
     def _query(self, tree: exp.Expr) -> Result:
-        sql = to_duckdb(tree)
-        columns = [(name, kind) for name, kind, *_ in self._execute(f"DESCRIBE {sql}")]
-        names = ", ".join(f"c{number}" for number in range(len(columns)))
-        kept = ", ".join(f"CAST(c{i} AS {_stored(kind)}) AS c{i}" for i, (_, kind) in enumerate(columns))
-        copied = self._execute(
-            f"COPY (SELECT {kept} FROM ({sql}) AS q({names})) TO {_text(self._file)} (FORMAT parquet)"
-        )
-        rows = self._execute(f"SELECT * FROM read_parquet({_text(self._file)}) LIMIT {PREVIEW_ROWS}")
+        sql = self._sql(tree)
+        columns = [(label, stored(kind)) for label, kind, *_ in self._execute(f"DESCRIBE {sql}")]
+        labels = ", ".join(f"c{number}" for number in range(len(columns)))
+        kept = ", ".join(f"CAST(c{number} AS {kind}) AS c{number}" for number, (_, kind) in enumerate(columns))
+        target = f"{text(self._file)} (FORMAT parquet)"
+        ((count,),) = self._execute(f"COPY (SELECT {kept} FROM ({sql}) AS q({labels})) TO {target}")
+        rows = self._execute(f"SELECT * FROM read_parquet({text(self._file)}) LIMIT {PREVIEW_ROWS}")
         return Result(
-            columns=[column_of(name, _stored(kind)) for name, kind in columns],
+            columns=[column_of(label, kind) for label, kind in columns],
             rows=[[plain(value) for value in row] for row in rows],
-            count=copied[0][0],
+            count=count,
             file=str(self._file),
         )
 
+    def _insert(self, tree: exp.Insert) -> Result:
+        target = tree.find(exp.Table)
+        if target is None or target.args.get("partition"):
+            raise NotSupportedError("INSERT with PARTITION")
+        overwrite = bool(tree.args.get("overwrite"))
+        tree = tree.copy()
+        tree.set("overwrite", False)
+        sql = self._insert_sql(tree)
+        external = self._external(target)
+        with self._transaction(keep=external is None):
+            # Rows of this transaction have larger row ids than all that are there.
+            rows_there = f"SELECT coalesce(max(rowid), -1) FROM {self._name_of(target)}"
+            ((last,),) = self._execute(rows_there)
+            ((count,),) = self._execute(sql)
+            if external is not None:
+                self._write(external, target, overwrite)
+            elif overwrite:
+                self._execute(f"DELETE FROM {self._name_of(target)} WHERE rowid <= {last}")
+        return Result(count=count)
+
+    def _insert_sql(self, tree: exp.Insert) -> str:
+        """Only what is read is looked up among the external tables, not the target."""
+        source = tree.expression
+        head = tree.copy()
+        head.set("expression", None)
+        return f"{head.sql('duckdb', identify=True)} {self._sql(source)}"
+
+    def _write(self, external: ExternalTable, target: exp.Table, overwrite: bool) -> None:
+        """Write the rows that wait in the table of the same name, and leave that one empty."""
+        before = self._engine.obs.files(external.path) if overwrite else []
+        external.path.mkdir(parents=True, exist_ok=True)
+        file = external.path / f"part-{uuid.uuid4()}.{external.format}"
+        self._execute(f"COPY (SELECT * FROM {self._name_of(target)}) TO {text(file)} ({external.copy_options})")
+        for old in before:
+            old.unlink(missing_ok=True)
+
     def _change(self, tree: exp.Expr) -> Result:
-        answer = self._execute(to_duckdb(tree))
-        counted = isinstance(tree, exp.Insert | exp.Update | exp.Delete | exp.Merge) and answer
+        answer = self._execute(self._sql(tree))
+        counted = isinstance(tree, exp.Update | exp.Delete | exp.Merge) and answer
         return Result(count=answer[0][0] if counted else 0)
 
-    def _describe(self, tree: exp.Describe) -> Result:
-        described = self._execute(f"DESCRIBE {tree.this.sql('duckdb', identify=True)}")
-        rows = [[name, column_of(name, kind).type, None] for name, kind, *_ in described]
+    def _create_table(self, tree: exp.Create) -> Result:
+        target = tree.find(exp.Table)
+        if target is None:
+            raise NotSupportedError(tree.sql("spark")[:200])
+        if tree.args.get("exists") and self._exists(target):
+            return Result()
+        external = ExternalTable.of(tree, self._engine.obs)
+        if external is None:
+            return self._create(tree)
+        return self._create_external(tree, target, external)
+
+    def _create_external(self, tree: exp.Create, target: exp.Table, external: ExternalTable) -> Result:
+        """An empty table of the same name holds the columns; rows are in the files."""
+        query = tree.expression
+        if query is not None and self._engine.obs.files(external.path):
+            raise JobFailedError(f"DLI.0006: the folder of table {target.name} already has files")
+        if query is None and not isinstance(tree.this, exp.Schema):
+            query = source_of(external, self._engine.obs.files(external.path), [])
+        head = f"CREATE TABLE {self._name_of(target)}"
+        if query is None:
+            plain_tree = tree.copy()
+            plain_tree.set("properties", None)
+            self._execute(plain_tree.sql("duckdb", identify=True))
+        else:
+            self._execute(f"{head} AS {self._sql(query)} WITH NO DATA")
+        self._engine.external.add(self._key(target), external)
+        if tree.expression is None:
+            return Result()
+        return self._insert(exp.Insert(this=target.copy(), expression=tree.expression.copy()))
+
+    def _create(self, tree: exp.Create) -> Result:
+        """A table kept inside, a view or a database. How Spark would store it makes no difference here."""
+        properties = tree.args.get("properties")
+        tree = tree.copy()
+        tree.set("properties", None)
+        if tree.args.get("kind") == "DATABASE":
+            tree.set("kind", "SCHEMA")
+        if properties is None or (model := properties.find(exp.LikeProperty)) is None:
+            self._execute(self._sql(tree, views=False))
+        else:
+            target, model_name = self._name_of(tree.this), self._name_of(model.this)
+            self._execute(f"CREATE TABLE {target} AS SELECT * FROM {model_name} WITH NO DATA")
+        return Result()
+
+    def _drop(self, tree: exp.Drop) -> Result:
+        (target,) = tree.args["tables"]
+        if tree.args.get("kind") in ("DATABASE", "SCHEMA"):
+            self._execute(self._sql(_with_kind(tree, "SCHEMA")))
+            self._engine.external.forget_database(target.name)
+        else:
+            key = self._key(target)
+            self._execute(self._sql(tree))
+            self._engine.external.forget(key)  # the files stay, as in Spark
+        return Result()
+
+    def _alter(self, tree: exp.Alter) -> Result:
+        self._check_internal(tree)
+        table = self._name_of(tree.this)
+        for action in tree.args.get("actions", []):
+            if isinstance(action, exp.Schema):  # ADD COLUMNS (a int, b string)
+                for column in action.expressions:
+                    self._execute(f"ALTER TABLE {table} ADD COLUMN {column.sql('duckdb', identify=True)}")
+            else:
+                self._execute(f"ALTER TABLE {table} {action.sql('duckdb', identify=True)}")
+        return Result()
+
+    def _describe(self, table: exp.Table) -> Result:
+        described = self._execute(f"DESCRIBE {self._name_of(table)}")
+        rows = [[label, column_of(label, kind).type, None] for label, kind, *_ in described]
         return text_result(["col_name", "data_type", "comment"], rows)
+
+    def _show(self, what: str) -> Result:
+        words = what.strip().rstrip(";")
+        like = _like(words)
+        if re.match(r"(databases|schemas)\b", words, re.I):
+            query = (
+                "SELECT DISTINCT schema_name FROM duckdb_schemas() WHERE database_name = 'memory' "
+                "AND schema_name NOT IN ('main', 'information_schema', 'pg_catalog') AND schema_name ILIKE ? ORDER BY 1"
+            )
+            return text_result(["databaseName"], [list(row) for row in self._execute(query, [like])])
+        if found := re.match(r"tables(?:\s+(?:in|from)\s+`?(\w+)`?)?(?:\s|$)", words, re.I):
+            database = found[1] or self._database
+            query = (
+                "SELECT schema_name, table_name, false FROM duckdb_tables() "
+                "WHERE lower(schema_name) = lower(?) AND table_name ILIKE ? ORDER BY 2"
+            )
+            rows = [list(row) for row in self._execute(query, [database, like])]
+            return text_result(["database", "tableName", "isTemporary"], rows)
+        if found := re.match(r"columns\s+(?:in|from)\s+(\S+)$", words, re.I):
+            described = self._describe(sqlglot.parse_one(found[1], into=exp.Table, read="spark"))
+            return text_result(["col_name"], [row[:1] for row in described.rows])
+        raise NotSupportedError(f"SHOW {words[:100]}")
+
+    def _explain(self, sql: str) -> Result:
+        sql = re.sub(r"^\s*(extended|formatted|cost|codegen)\b", "", sql, flags=re.I)
+        plan = self._execute(f"EXPLAIN {self._sql(sqlglot.parse_one(sql, read='spark'))}")
+        return text_result(["plan"], [[line] for line in plan[0][1].splitlines()])
+
+    def _sql(self, tree: exp.Expr, views: bool = True) -> str:
+        """The statement for DuckDB, external tables replaced by what is in their folders now."""
+
+        def read(table: exp.Table) -> exp.Expr | None:
+            path_query = ExternalTable.of_path_query(table, self._engine.obs)
+            external = path_query or self._external(table)
+            if external is None:
+                if "/" in table.name:
+                    raise NotSupportedError(f"reading {table.name[:100]!r}; only obs:// can be read")
+                return None
+            if not views and isinstance(tree, exp.Create) and tree.args.get("kind") == "VIEW":
+                raise NotSupportedError("a view on an external table")
+            columns = [] if path_query else self._execute(f"DESCRIBE {self._name_of(table)}")
+            return source_of(external, self._engine.obs.files(external.path), columns)
+
+        return to_duckdb(tree, read)
+
+    def _external(self, table: exp.Table) -> ExternalTable | None:
+        return self._engine.external.get(self._key(table))
+
+    def _check_internal(self, tree: exp.Expr) -> None:
+        target = tree.find(exp.Table)
+        if target is not None and self._external(target) is not None:
+            raise NotSupportedError(f"{tree.key.upper()} on the external table {target.name}")
+
+    def _exists(self, table: exp.Table) -> bool:
+        query = "SELECT 1 FROM duckdb_tables() WHERE lower(schema_name) = ? AND lower(table_name) = ?"
+        return bool(self._execute(query, list(self._key(table))))
+
+    def _key(self, table: exp.Table) -> tuple[str, str]:
+        return ((table.db or self._database).lower(), table.name.lower())
+
+    def _name_of(self, table: exp.Table) -> str:
+        database, label = self._key(table)
+        return f"memory.{name(database)}.{name(label)}"
+
+    @contextlib.contextmanager
+    def _transaction(self, keep: bool) -> Iterator[None]:
+        self._execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                self._cursor.execute("ROLLBACK")
+            raise
+        self._execute("COMMIT" if keep else "ROLLBACK")
 
     def _execute(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
         if self._stopped:
@@ -195,46 +356,10 @@ class Session:
         return self._cursor.execute(sql, parameters).fetchall()
 
 
-def to_duckdb(tree: exp.Expr) -> str:
-    """The statement in DuckDB's words. :raises UnsupportedError: when it has none."""
-    translated = tree.copy().transform(_spark_range)
-    for hint in list(translated.find_all(exp.Hint)):
-        hint.pop()
-    return translated.sql("duckdb", identify=True, unsupported_level=ErrorLevel.RAISE)
-
-
-def text_result(names: list[str], rows: list[list[Any]]) -> Result:
+def text_result(labels: list[str], rows: list[list[Any]]) -> Result:
     """A small result of text columns, as of SHOW and DESC."""
-    columns = [Column(name, "string", "string") for name in names]
+    columns = [Column(label, "string", "string") for label in labels]
     return Result(columns=columns, rows=rows[:PREVIEW_ROWS], count=len(rows))
-
-
-def _spark_range(node: exp.Expr) -> exp.Expr:
-    """The table function range(...) has a column `id` in Spark, `range` in DuckDB."""
-    if not (isinstance(node, exp.Table) and isinstance(node.this, exp.Anonymous)):
-        return node
-    if node.this.name.lower() != "range":
-        return node
-    # A fourth argument, the number of partitions, means nothing here.
-    bounds = ", ".join(item.sql("duckdb") for item in node.this.expressions[:3])
-    numbers = sqlglot.parse_one(f"SELECT range AS id FROM range({bounds})", read="duckdb")
-    return exp.Subquery(this=numbers, alias=node.args.get("alias"))
-
-
-def _without_storage(tree: exp.Expr) -> exp.Expr:
-    """Without USING, PARTITIONED BY, LOCATION and the like: where a table is kept makes no difference here."""
-    tree = tree.copy()
-    tree.set("properties", None)
-    if tree.args.get("kind") == "DATABASE":
-        tree.set("kind", "SCHEMA")
-    return tree
-
-
-def _stored(kind: str) -> str:
-    """Type in which a result column is kept: one that Spark has too, moments in UTC."""
-    for ours, sparks in STORED.items():
-        kind = re.sub(rf"\b{ours}\b", sparks, kind)
-    return kind
 
 
 STORED = {
@@ -246,6 +371,13 @@ STORED = {
     "INTERVAL": "VARCHAR",
     "BIT": "VARCHAR",
 }
+
+
+def stored(kind: str) -> str:
+    """Type in which a result column is kept: one that Spark has too, moments in UTC."""
+    for ours, sparks in STORED.items():
+        kind = re.sub(rf"\b{ours}\b", sparks, kind)
+    return kind
 
 
 ERRORS: list[tuple[type[Exception], str]] = [
@@ -261,34 +393,45 @@ ERRORS: list[tuple[type[Exception], str]] = [
 
 
 @contextlib.contextmanager
-def _dli_errors() -> Iterator[None]:
+def dli_errors() -> Iterator[None]:
     """Translate what DuckDB and sqlglot raise into the way a DLI job ends."""
     try:
         yield
     except duckdb.InterruptException:
         raise StoppedError from None
-    except UnsupportedError as error:
+    except (NotSupportedError, UnsupportedError) as error:
         raise JobFailedError(f"DLI.0007: not supported by the local DLI: {error}") from None
-    except (ParseError, RecursionError) as error:
-        raise JobFailedError(f"DLI.0004: ParseException: {_first_line(str(error))}") from None
+    except ObsError as error:
+        raise JobFailedError(f"DLI.0001: {error}") from None
+    except (SqlglotError, RecursionError) as error:
+        raise JobFailedError(f"DLI.0004: ParseException: {first_line(str(error))}") from None
     except duckdb.Error as error:
-        text = _first_line(str(error))
-        if "already exists" in text:
-            raise JobFailedError(f"DLI.0006: {text}") from None
-        raise JobFailedError(f"{next(code for kind, code in ERRORS if isinstance(error, kind))}: {text}") from None
+        reason = first_line(str(error))
+        if "already exists" in reason:
+            raise JobFailedError(f"DLI.0006: {reason}") from None
+        code = next(code for kind, code in ERRORS if isinstance(error, kind))
+        raise JobFailedError(f"{code}: {reason}") from None
 
 
-def _unsupported(sql: str) -> JobFailedError:
-    return JobFailedError(f"DLI.0007: not supported by the local DLI: {sql[:200]}")
+def _as_insert(tree: exp.Expr, obs: Obs) -> exp.Insert:
+    """LOAD DATA INPATH is an INSERT of what the files hold."""
+    if isinstance(tree, exp.Insert):
+        return tree
+    table = ExternalTable.of_file(tree.args["inpath"].name, obs)
+    files = obs.files(table.path)
+    if not files:
+        raise JobFailedError(f"DLI.0001: there is no file at {tree.args['inpath'].name}")
+    overwrite = bool(tree.args.get("overwrite"))
+    return exp.Insert(this=tree.this.copy(), expression=source_of(table, files, []), overwrite=overwrite)
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+def _with_kind(tree: exp.Drop, kind: str) -> exp.Drop:
+    tree = tree.copy()
+    tree.set("kind", kind)
+    return tree
 
 
-def _name(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def _text(value: object) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
+def _like(words: str) -> str:
+    """SQL pattern of ``LIKE 'a*'``; Spark writes * for anything."""
+    found = re.search(r"like\s+'([^']*)'$", words, re.I)
+    return found[1].replace("*", "%") if found else "%"

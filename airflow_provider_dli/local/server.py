@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import FastAPI, Query, Request, Response
@@ -14,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_dli.local import admin
-from airflow_provider_dli.local.bodies import SubmitBody, TokenBody
+from airflow_provider_dli.local.bodies import CheckBody, ExportBody, SubmitBody, TokenBody
 from airflow_provider_dli.local.faults import Reply
 from airflow_provider_dli.local.gateway import IAM_CALLS, error_reply
 from airflow_provider_dli.local.security import RefusedError
@@ -50,6 +51,8 @@ def create_service_app(service: Service) -> FastAPI:
     _add_error_answers(app, service)
     _add_iam(app, service)
     _add_sql_jobs(app, service)
+    _add_results(app, service)
+    _add_queues(app, service)
     admin.add_routes(app, service)
     return app
 
@@ -86,12 +89,9 @@ def _add_iam(app: FastAPI, service: Service) -> None:
 
 
 def _add_sql_jobs(app: FastAPI, service: Service) -> None:
-    def success(**content: Any) -> Response:
-        return _json({"is_success": _flag(service, True), "message": "", **content})
-
     @app.get(PREFIX + "/jobs/{job_id}/status")
     async def status(job_id: str) -> Response:
-        return success(**job_status(service.job(job_id)))
+        return _success(service, **job_status(service.job(job_id)))
 
     @app.post(PREFIX + "/jobs/submit-job")
     async def submit(body: SubmitBody) -> Response:
@@ -99,36 +99,22 @@ def _add_sql_jobs(app: FastAPI, service: Service) -> None:
         content: dict[str, Any] = {"job_id": job.job_id, "job_type": job.job_type, "job_mode": job.job_mode}
         if job.job_mode == "sync":
             content |= {"schema": _schema(job), "rows": job.result.rows}
-        return success(**content)
+        return _success(service, **content)
 
     @app.delete(PREFIX + "/jobs/{job_id}")
     async def cancel(job_id: str) -> Response:
         service.cancel(job_id)
-        return success()
+        return _success(service)
 
     @app.get("/v1/{project_id}/jobs/{job_id}/progress")
     async def progress(job_id: str) -> Response:
         job = service.job(job_id)
-        return success(job_id=job_id, status=job.status, progress=1 if job.status == "FINISHED" else 0)
+        return _success(service, job_id=job_id, status=job.status, progress=1 if job.status == "FINISHED" else 0)
 
-    @app.get(PREFIX + "/jobs/{job_id}/preview")
-    async def preview(
-        job_id: str,
-        size: Annotated[int, Query(alias="page-size", ge=1, le=1000)] = 1000,
-        queue: Annotated[str | None, Query(alias="queue-name")] = None,
-    ) -> Response:
-        if queue is not None:
-            service.queue(queue)
-        job = service.job(job_id)
-        _check_has_result(job)
-        return success(
-            job_id=job_id,
-            job_type=job.job_type,
-            row_count=job.result.count,
-            input_size=job.result.input_size,
-            schema=_schema(job),
-            rows=job.result.rows[:size],
-        )
+    @app.post(PREFIX + "/jobs/check-sql")
+    async def check(body: CheckBody) -> Response:
+        job_type = await service.check(body)
+        return _success(service, message="the sql is ok", job_type=job_type)
 
     @app.get(PREFIX + "/jobs")
     async def jobs(
@@ -169,7 +155,77 @@ def _add_sql_jobs(app: FastAPI, service: Service) -> None:
         count, found = service.jobs.page(wanted, page, size)
         if engine_type_as_before == "hetuEngine":
             count, found = 0, []
-        return success(job_count=count, jobs=[job_line(job) for job in found])
+        return _success(service, job_count=count, jobs=[job_line(job) for job in found])
+
+
+def _add_results(app: FastAPI, service: Service) -> None:
+    @app.get(PREFIX + "/jobs/{job_id}/preview")
+    async def preview(
+        job_id: str,
+        size: Annotated[int, Query(alias="page-size", ge=1, le=1000)] = 1000,
+        queue: Annotated[str | None, Query(alias="queue-name")] = None,
+    ) -> Response:
+        if queue is not None:
+            service.queue(queue)
+        job = service.job(job_id)
+        _check_has_result(job)
+        return _success(
+            service,
+            job_id=job_id,
+            job_type=job.job_type,
+            row_count=job.result.count,
+            input_size=job.result.input_size,
+            schema=_schema(job),
+            rows=job.result.rows[:size],
+        )
+
+    @app.post(PREFIX + "/jobs/{job_id}/export-result")
+    async def export(job_id: str, body: ExportBody) -> Response:
+        job = service.export(job_id, body)
+        return _success(service, job_id=job.job_id, job_mode=job.job_mode)
+
+    @app.get(PREFIX + "/jobs/{job_id}/detail")
+    async def detail(job_id: str) -> Response:
+        job = service.job(job_id)
+        status = job_status(job)
+        shown = ("job_id", "owner", "start_time", "duration", "database_name", "table_name", "tags")
+        settings = (
+            "data_path",
+            "data_type",
+            "compress",
+            "export_mode",
+            "with_column_header",
+            "quote_char",
+            "escape_char",
+        )
+        content = {name: status[name] for name in shown}
+        return _success(service, **content, **{name: job.export[name] for name in settings if name in job.export})
+
+
+def _add_queues(app: FastAPI, service: Service) -> None:
+    @app.get(PREFIX + "/queues")
+    async def queues(
+        queue_type: Literal["sql", "general", "all"] = "sql",
+        with_priv: Annotated[bool, Query(alias="with-priv")] = False,
+        size: Annotated[int, Query(alias="page-size", ge=1)] = 2**31 - 1,
+        page: Annotated[int, Query(alias="current-page", ge=1)] = 1,
+        order: Literal["queue_name_asc", "queue_name_desc", "cu_asc", "cu_desc"] = "queue_name_asc",
+        tags: Text = None,
+        with_charge_info: Annotated[bool, Query(alias="with-charge-info")] = False,
+    ) -> Response:
+        # All queues here are sql queues of the same size, without tags.
+        names = [] if queue_type == "general" or tags else sorted(service.settings.queues)
+        if order.endswith("desc"):
+            names.reverse()
+        shown = names[(page - 1) * size : page * size]
+        return _success(service, queues=[_queue(service, name) for name in shown])
+
+    @app.get(PREFIX + "/queues/{queue_name}")
+    async def queue(queue_name: str) -> Response:
+        found = _queue(service, service.queue(queue_name))
+        for old, new in [("queue_name", "queueName"), ("queue_type", "queueType"), ("cu_count", "cuCount")]:
+            found[new] = found.pop(old)
+        return _success(service, **found)
 
 
 def job_status(job: Job) -> dict[str, Any]:
@@ -274,6 +330,26 @@ def _detail(columns: list[Column]) -> str:
 def _conf_pairs(conf: list[str]) -> list[tuple[str, str]]:
     pairs = (entry.partition("=") for entry in conf)
     return [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
+def _queue(service: Service, name: str) -> dict[str, Any]:
+    return {
+        "queue_name": name,
+        "description": f"runs {service.settings.queues[name]} jobs at a time",
+        "owner": service.identity.user,
+        "create_time": service.created_ms,
+        "queue_type": "sql",
+        "engine": "spark",
+        "cu_count": 16,
+        "resource_id": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+        "resource_mode": 0,
+        "resource_type": "vm",
+        "cu_spec": 16,
+    }
+
+
+def _success(service: Service, **content: Any) -> Response:
+    return _json({"is_success": _flag(service, True), "message": "", **content})
 
 
 def _flag(service: Service, value: bool) -> bool | str:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_dli.local.bodies import SubmitBody
+from airflow_provider_dli.local.bodies import CheckBody, ExportBody, SubmitBody
 from airflow_provider_dli.local.faults import Faults
 from airflow_provider_dli.local.gateway import RequestLog
 from airflow_provider_dli.local.iam import Iam
+from airflow_provider_dli.local.obs import Obs, ObsError, check_name
 from airflow_provider_dli.local.runner import (
     CANCELLED_BY_USER,
+    JobFailedError,
     Runner,
     Script,
     Work,
@@ -29,7 +31,8 @@ from airflow_provider_dli.local.store import Job, JobStore, Result
 
 if TYPE_CHECKING:
     # Importing DuckDB and sqlglot takes longer than starting the server: done on first use.
-    from airflow_provider_dli.local.engine import Engine, Statement
+    from airflow_provider_dli.local.engine import Engine
+    from airflow_provider_dli.local.spark import Statement
 
 
 @dataclass
@@ -54,13 +57,14 @@ class Service:
 
     def __init__(self, identity: Identity, settings: Settings, obs: Path | None = None) -> None:
         self.identity = identity
+        self.created_ms = int(time.time() * 1000)
         self._first_settings = settings
         self.settings = settings.model_copy(deep=True)
         self._folder = Path(tempfile.mkdtemp(prefix="dli-local-")).resolve()
         self._own_obs = obs is None
-        self.obs = (obs or self._folder / "obs").resolve()
+        self.obs = Obs(obs or self._folder / "obs")
         self._results = self._folder / "results"
-        for folder in (self.obs, self._results):
+        for folder in (self.obs.root, self._results):
             folder.mkdir(parents=True, exist_ok=True)
 
         self.tokens = Tokens(self.clock)
@@ -92,6 +96,7 @@ class Service:
             queue_name=self.queue(body.queue_name),
             owner=self.identity.user,
             database=body.currentdb or "default",
+            table=statement.table if statement else "",
             tags=[tag.model_dump() for tag in body.tags],
             conf=body.conf,
             timeout=_timeout(conf),
@@ -102,6 +107,46 @@ class Service:
             self._start(job, self._sql(statement))
         if job.job_mode == "sync":
             await self._wait_for(job)
+        return job
+
+    async def check(self, body: CheckBody) -> str:
+        """The job type of a statement that would run.
+
+        :raises RefusedError: :raises SoftFailureError: when it would not, depending on the settings.
+        """
+        try:
+            statement = await self._parse(body.sql)
+            assert statement is not None  # noqa: S101 - only a script forgives
+            await asyncio.to_thread(self._open_engine().check, statement, body.currentdb or "default")
+        except (RefusedError, JobFailedError) as error:
+            refusal = error if isinstance(error, RefusedError) else _as_refusal(str(error))
+            if self.settings.check_sql == "soft":
+                raise SoftFailureError(f"{refusal.code}: {refusal.message}") from None
+            raise refusal from None
+        return statement.job_type
+
+    def export(self, job_id: str, body: ExportBody) -> Job:
+        """Start an EXPORT job for the result of a QUERY job. :raises RefusedError: when there is none."""
+        source = self.job(job_id)
+        if source.job_type != "QUERY" or source.status != "FINISHED":
+            text = f"Only the result of a QUERY job that is FINISHED can be exported, not {source.job_type}"
+            raise RefusedError(400, "DLI.0007", f"{text} that is {source.status}.")
+        if source.result.file is None:
+            raise RefusedError(400, "DLI.0100", "The result has expired: the rows of a scripted job are not stored.")
+        try:
+            check_name(body.data_path)
+        except ObsError as error:
+            raise RefusedError(400, "DLI.0001", f"The parameter data_path is not valid: {error}") from None
+        job = Job(
+            statement=f"EXPORT RESULT OF {job_id} TO {body.data_path}",
+            job_type="EXPORT",
+            queue_name=self.queue(body.queue_name),
+            owner=self.identity.user,
+            database=source.database,
+            table=source.table,
+            export=body.model_dump(),
+        )
+        self._start(job, self._export(source.result, body))
         return job
 
     def job(self, job_id: str) -> Job:
@@ -172,9 +217,9 @@ class Service:
                 return scripted.script
         return None
 
-    async def _parse(self, sql: str, forgiving: bool) -> Statement | None:
+    async def _parse(self, sql: str, forgiving: bool = False) -> Statement | None:
         """The parsed statement; for a job that is not run, one that does not parse is good enough."""
-        from airflow_provider_dli.local.engine import SqlSyntaxError, parse
+        from airflow_provider_dli.local.spark import SqlSyntaxError, parse
 
         try:
             return await asyncio.to_thread(parse, sql)
@@ -207,8 +252,16 @@ class Service:
         except TimeoutError:
             raise RefusedError(400, "DLI.0019", "The synchronous call took too long and was cut off.") from None
         if job.status != "FINISHED":
-            code, colon, text = job.message.partition(": ")
-            raise RefusedError(400, *((code, text) if colon and code.startswith("DLI.") else ("DLI.0999", job.message)))
+            raise _as_refusal(job.message)
+
+    def _export(self, source: Result, body: ExportBody) -> Work:
+        async def run(job: Job) -> Result:
+            from airflow_provider_dli.local.export import Export, Target
+
+            target = Target(source, body, self.obs, self._results / job.job_id)
+            return await run_interruptibly(job, Export(self._open_engine().cursor(), target))
+
+        return run
 
     def _open_engine(self) -> Engine:
         if self._engine is None:
@@ -228,7 +281,13 @@ class Service:
             self._engine = None
         _empty(self._results)
         if self._own_obs:
-            _empty(self.obs)
+            _empty(self.obs.root)
+
+
+def _as_refusal(message: str) -> RefusedError:
+    """A job's message as the answer of a call."""
+    code, colon, text = message.partition(": ")
+    return RefusedError(400, *((code, text) if colon and code.startswith("DLI.") else ("DLI.0999", message)))
 
 
 def _timeout(conf: dict[str, str]) -> float | None:
