@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
-from airflow_provider_dli.local.airflow_client import AirflowClient
+from airflow_provider_dli.local.airflow_client import AirflowClient, log_line
 from airflow_provider_dli.local.guardian import Guardian
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -174,14 +174,18 @@ class LocalAirflow:
 
     def log_tails(self, lines: int = 30) -> str:
         """The last lines of the log of every component and every task, for a failure report."""
-        logs = [component.log for component in self._components.values()]
-        logs += sorted(self.home.glob("logs/dag_id=*/**/attempt=*.log"))
-        return "\n".join(f"--- {log}\n{tail(log, lines)}" for log in logs)
+        components = [f"--- {c.log}\n{c.log_tail(lines)}" for c in self._components.values()]
+        return "\n".join([*components, self.task_log_tails(lines)])
+
+    def task_log_tails(self, lines: int = 30) -> str:
+        """The last lines of the log of every task; empty if none has started."""
+        logs = sorted(self.home.glob("logs/dag_id=*/**/attempt=*.log"))
+        return "\n".join(f"--- {log}\n{_readable(tail(log, lines))}" for log in logs)
 
     def environment(self) -> dict[str, str]:
-        """The environment of every component: the caller's without its Airflow, and the settings."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-        env |= {"AIRFLOW_HOME": str(self.home), "NO_PROXY": "127.0.0.1,localhost"}
+        """The environment of every component: the caller's without its Airflow and its proxies, and the settings."""
+        env = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
+        env["AIRFLOW_HOME"] = str(self.home)
         if env.pop("PYTHONDONTWRITEBYTECODE", None):
             # Four processes that compile all of Airflow at the same time take twice as long to start.
             env["PYTHONPYCACHEPREFIX"] = str(self.home / "pycache")
@@ -212,6 +216,7 @@ class LocalAirflow:
             "core.simple_auth_manager_users": f"{self.username}:admin",
             "database.sql_alchemy_conn": self._sql_alchemy_conn or sqlite,
             "logging.colored_console_log": False,
+            "logging.namespace_levels": "http.access=WARNING",
             "usage_data_collection.enabled": False,
         }
 
@@ -328,6 +333,22 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_foreign(variable: str) -> bool:
+    # All traffic stays on the loopback interface, where a proxy would only be in the way.
+    return variable.startswith("AIRFLOW") or variable.lower().endswith("_proxy")
+
+
 def tail(log: Path, lines: int) -> str:
     """The last lines of a file; empty if there is none."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+
+def _readable(task_log: str) -> str:
+    """The lines of a task log file, which are JSON, as text."""
+    lines = []
+    for line in task_log.splitlines():
+        try:
+            lines.append(log_line(json.loads(line)))
+        except ValueError:
+            lines.append(line)
+    return "\n".join(lines)

@@ -111,7 +111,7 @@ class AirflowClient:
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """The log of one try, a line per event, as the UI shows it without colours."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}?map_index={map_index}"
-        return "\n".join(_line(event) for event in self._request("GET", path)["content"])
+        return "\n".join(log_line(event) for event in self._request("GET", path)["content"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """The value of an XCom; None if there is none."""
@@ -168,7 +168,8 @@ def _task(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     return path if map_index < 0 else f"{path}/{map_index}"
 
 
-def _line(event: Json | str) -> str:
+def log_line(event: Json | str) -> str:
+    """An event of a task log as a line of text, with the messages of the exceptions that it carries."""
     if isinstance(event, str):
         return event
     text = " ".join(str(event[key]) for key in ("timestamp", "level", "event") if event.get(key))

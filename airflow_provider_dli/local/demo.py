@@ -28,7 +28,7 @@ DAG_ID, TASK_ID = "dli_sql", "count_pairs"
 RUN_FOR = 2.0
 """Seconds that the job may run before it is killed."""
 
-STEP_TIMEOUT = 90.0
+STEP_TIMEOUT = 60.0
 """Seconds that a step may take: from the trigger to a RUNNING job, from the kill to its end."""
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         with _signals_raise():
             return _run(args, console)
     except RuntimeError as error:
-        console.print(str(error), markup=False)
+        console.print(str(error), markup=False, soft_wrap=True)
         return 1
     except Interrupted as interrupted:
         console.print(f"Ended by {interrupted}.")
@@ -234,8 +234,8 @@ def _show_jobs(console: Console, dli: LocalDli) -> None:
 def _show_problem(console: Console, problem: str, airflow: LocalAirflow) -> None:
     airflow.keep_home()
     console.print(f"\nIt went wrong. {problem}", style="bold red", markup=False)
-    console.print(airflow.log_tails(), markup=False)
-    console.print(f"All logs stay in {airflow.home}", markup=False)
+    console.print(airflow.task_log_tails() or airflow.log_tails(), markup=False, soft_wrap=True)
+    console.print(f"All logs stay in {airflow.home}", markup=False, soft_wrap=True)
 
 
 def _keep(console: Console, airflow: LocalAirflow, dli: LocalDli) -> None:
