@@ -73,7 +73,8 @@ class TaskProcess:
         """
         Wait until the process is gone.
 
-        :returns: ``result``, ``error`` (class name), ``message``, ``log``, ``xcoms``, ``ended`` (epoch seconds).
+        :returns: ``result``, ``error`` (class name), ``message``, ``log``, ``xcoms``, ``imported_by_kill``, ``ended``
+            (epoch seconds).
         """
         end = time.monotonic() + timeout
         while Path(f"/proc/{self.pid}").exists():
@@ -125,7 +126,13 @@ def _run(order: dict) -> None:
         xcom_push=lambda key, value: outcome["xcoms"].__setitem__(key, value),
     )
     context = {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.now("UTC"))}
-    signal.signal(signal.SIGTERM, lambda *_: task.on_kill())
+
+    def on_term(*_: object) -> None:
+        before = set(sys.modules)
+        task.on_kill()
+        outcome["imported_by_kill"] = sorted(set(sys.modules) - before)
+
+    signal.signal(signal.SIGTERM, on_term)
     try:
         outcome["result"] = _execute(task, context, order["timeout"])
     except BaseException as error:

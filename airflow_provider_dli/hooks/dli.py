@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_dli import __version__
 from airflow_provider_dli.api import iam, sql
 from airflow_provider_dli.api.jobs import Cancellation, Job, JobKind, JobState
 from airflow_provider_dli.connection import CONN_TYPE, DliConnection
@@ -23,13 +21,14 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
+from airflow_provider_dli.exchange import CONNECT_TIMEOUT, exchange, new_session
 from airflow_provider_dli.kill import call_in_thread, pause
 
 if TYPE_CHECKING:
     import requests
     from tenacity import RetryCallState
 
-    from airflow_provider_dli.api.call import Answer, Call
+    from airflow_provider_dli.api.call import Call
 
 T = TypeVar("T")
 
@@ -40,8 +39,6 @@ OUTAGE_BUDGET = 1800.0
 # The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
 FIRST_POLL_INTERVAL = 0.5
 
-_CONNECT_TIMEOUT = 10.0
-_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MAX_PAGES = 100
 _PROGRESS_EVERY = 10.0
 
@@ -116,7 +113,7 @@ class DliHook(BaseHook):
         hook.watch = _no_watch
         hook._timeout = timeout
         hook._own_thread = True
-        hook._session = _new_session()
+        hook._session = new_session()
         return hook
 
     def send(self, call: Call[T], *, give_up_after: float = GIVE_UP_AFTER) -> T:
@@ -308,15 +305,15 @@ class DliHook(BaseHook):
         timeout = max(call.timeout or 0, self._timeout or connection.timeout)
         authenticate = self._authentication(call, connection)
         project_id = "" if call.service == "iam" else self._project_id(connection)
-        session = self._session = self._session or _new_session()
+        session = self._session = self._session or new_session()
 
-        def exchange() -> T:
-            return _exchange(session, call, connection, authenticate, project_id, timeout)
+        def once() -> T:
+            return exchange(session, call, connection, authenticate, project_id, timeout)
 
         if self._own_thread:
-            return exchange()
+            return once()
         try:
-            return call_in_thread(exchange, self.watch, timeout + min(_CONNECT_TIMEOUT, timeout))
+            return call_in_thread(once, self.watch, timeout + min(CONNECT_TIMEOUT, timeout))
         except DliTemporaryError:
             # Whatever became of the old one's connection, the next call shall not depend on it.
             self._session = None
@@ -453,118 +450,6 @@ class _Watcher:
             self._hook.log.info("%s is %s, %d %%", job, job.status, progress * 100)
 
 
-def _exchange(
-    session: requests.Session,
-    call: Call[T],
-    connection: DliConnection,
-    authenticate: Callable[[Any], Any],
-    project_id: str,
-    timeout: float,
-) -> T:
-    """Send one request, read the answer and translate what went wrong."""
-    from requests import exceptions
-
-    base = connection.iam_endpoint if call.service == "iam" else connection.endpoint
-    body = None
-    if call.body is not None:
-        body = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
-    try:
-        response = session.request(
-            call.method,
-            base + call.url_path(project_id),
-            data=body,
-            auth=authenticate,
-            timeout=(min(_CONNECT_TIMEOUT, timeout), timeout),
-            verify=connection.verify,
-            # Another host would get the token too.
-            allow_redirects=False,
-            stream=True,
-        )
-        content = _read_content(response)
-    except exceptions.SSLError as error:
-        raise DliError(
-            f"{call.what} failed: the TLS certificate of {base} is not accepted ({_cause(error)}). Set extra field "
-            f"`verify` of connection {connection.conn_id!r} to the path of the right CA bundle."
-        ) from None
-    except (exceptions.RequestException, OSError) as error:
-        raise DliTemporaryError(
-            f"{call.what} failed: no answer from {base} ({_cause(error)})", nothing_started=_never_sent(error)
-        ) from None
-    return call.read(_answer(call, connection, project_id, response, content))
-
-
-def _answer(
-    call: Call[Any], connection: DliConnection, project_id: str, response: requests.Response, content: bytes
-) -> Answer:
-    from airflow_provider_dli.api.call import Answer
-
-    try:
-        body = json.loads(content)
-    except ValueError:
-        body = content[:1000].decode(errors="replace")
-    status = response.status_code
-    if 300 <= status < 400:
-        raise DliError(
-            f"{call.what} failed: {response.url.split('?')[0]} redirects elsewhere (HTTP {status}), which is not "
-            f"followed. Check host and iam_endpoint of connection {connection.conn_id!r}.",
-            status=status,
-        )
-    if status < 400 and not isinstance(body, dict):
-        raise DliTemporaryError(f"{call.what}: the answer is no JSON object (HTTP {status})", status=status)
-    if status >= 400 or str(body.get("is_success")).lower() == "false":
-        raise DliError.from_answer(
-            call.what,
-            status,
-            body,
-            hints=_hints(call, connection, project_id),
-            retry_after=_retry_after(response.headers.get("Retry-After")),
-        )
-    return Answer(body, response.headers)
-
-
-def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError], str]:
-    where = f"connection {connection.conn_id!r}"
-    project = project_id or connection.project_id or connection.project_name
-    if connection.auth_type == "password":
-        refused = f"Check login, password, domain_name and project of {where}."
-    else:
-        refused = (
-            f"Check login (access key) and password (secret key) of {where}, and this machine's clock. Not tried "
-            "again, because wrong signatures lock the key."
-        )
-    right = f"the IAM action {call.iam_action}" if call.iam_action else "the right for this call"
-    return {
-        DliAuthenticationError: refused,
-        DliPermissionError: f"User {connection.user!r} of {where} needs {right} in project {project}.",
-        DliNotFoundError: f"Looked in project {project} with {where}.",
-    }
-
-
-def _read_content(response: requests.Response) -> bytes:
-    with response:
-        pieces, size = [], 0
-        for piece in response.iter_content(65536):
-            size += len(piece)
-            if size > _MAX_ANSWER_BYTES:
-                raise OSError(f"the answer is larger than {_MAX_ANSWER_BYTES // 2**20} MiB")
-            pieces.append(piece)
-        return b"".join(pieces)
-
-
-def _never_sent(error: BaseException) -> bool:
-    """Tell whether the connection was never made, so that DLI cannot have seen the request."""
-    from urllib3 import exceptions
-
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError))
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason, without the object addresses that urllib3 writes before it."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
-    return str(reason).rpartition(": ")[2].strip("()'\" ") or type(error).__name__
-
-
 def _seconds_to_wait(state: RetryCallState) -> float:
     import tenacity
 
@@ -572,31 +457,6 @@ def _seconds_to_wait(state: RetryCallState) -> float:
     if isinstance(error, DliTemporaryError) and error.retry_after is not None:
         return error.retry_after
     return tenacity.wait_random_exponential(multiplier=1, max=60, min=0.5)(state)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read the header: seconds, or an HTTP date."""
-    import pendulum
-
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (moment - pendulum.now("UTC")).total_seconds())
-
-
-def _new_session() -> requests.Session:
-    import requests
-
-    session = requests.Session()
-    session.headers.update({"Content-Type": "application/json", "User-Agent": f"airflow-provider-dli/{__version__}"})
-    return session
 
 
 def _credentials_of(connection: DliConnection) -> _Credentials:

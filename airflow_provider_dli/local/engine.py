@@ -122,7 +122,7 @@ class Session:
             case exp.Query() | exp.Values():
                 return self._query(tree)
             case exp.Insert() | exp.LoadData():
-                return self._insert(_as_insert(tree, self._engine.obs))
+                return self._insert(_as_insert(tree))
             case exp.Update() | exp.Delete() | exp.Merge():
                 self._check_internal(tree)
                 return self._change(tree)
@@ -221,19 +221,16 @@ class Session:
         query = tree.expression
         if query is not None and self._engine.obs.files(external.path):
             raise JobFailedError(f"DLI.0006: the folder of table {target.name} already has files")
-        if query is None and not isinstance(tree.this, exp.Schema):
-            query = source_of(external, self._engine.obs.files(external.path), [])
-        head = f"CREATE TABLE {self._name_of(target)}"
-        if query is None:
-            plain_tree = tree.copy()
-            plain_tree.set("properties", None)
-            self._execute(plain_tree.sql("duckdb", identify=True))
+        if query is not None:
+            columns = f"AS {self._sql(query)} WITH NO DATA"
+        elif isinstance(tree.this, exp.Schema):
+            columns = f"({', '.join(column.sql('duckdb', identify=True) for column in tree.this.expressions)})"
         else:
-            self._execute(f"{head} AS {self._sql(query)} WITH NO DATA")
+            files = self._engine.obs.files(external.path)
+            columns = f"AS {source_of(external, files, []).sql('duckdb')} WITH NO DATA"
+        self._execute(f"CREATE TABLE {self._name_of(target)} {columns}")
         self._engine.external.add(self._key(target), external)
-        if tree.expression is None:
-            return Result()
-        return self._insert(exp.Insert(this=target.copy(), expression=tree.expression.copy()))
+        return Result() if query is None else self._insert(exp.Insert(this=target.copy(), expression=query.copy()))
 
     def _create(self, tree: exp.Create) -> Result:
         """A table kept inside, a view or a database. How Spark would store it makes no difference here."""
@@ -250,14 +247,17 @@ class Session:
         return Result()
 
     def _drop(self, tree: exp.Drop) -> Result:
+        tree = tree.copy()
         (target,) = tree.args["tables"]
-        if tree.args.get("kind") in ("DATABASE", "SCHEMA"):
-            self._execute(self._sql(_with_kind(tree, "SCHEMA")))
+        is_database = tree.args.get("kind") in ("DATABASE", "SCHEMA")
+        if is_database:
+            tree.set("kind", "SCHEMA")
+        self._execute(tree.sql("duckdb", identify=True))
+        # The files stay, as in Spark.
+        if is_database:
             self._engine.external.forget_database(target.name)
         else:
-            key = self._key(target)
-            self._execute(self._sql(tree))
-            self._engine.external.forget(key)  # the files stay, as in Spark
+            self._engine.external.forget(self._key(target))
         return Result()
 
     def _alter(self, tree: exp.Alter) -> Result:
@@ -413,22 +413,15 @@ def dli_errors() -> Iterator[None]:
         raise JobFailedError(f"{code}: {reason}") from None
 
 
-def _as_insert(tree: exp.Expr, obs: Obs) -> exp.Insert:
+def _as_insert(tree: exp.Expr) -> exp.Insert:
     """LOAD DATA INPATH is an INSERT of what the files hold."""
     if isinstance(tree, exp.Insert):
         return tree
-    table = ExternalTable.of_file(tree.args["inpath"].name, obs)
-    files = obs.files(table.path)
-    if not files:
-        raise JobFailedError(f"DLI.0001: there is no file at {tree.args['inpath'].name}")
+    path = exp.to_identifier(tree.args["inpath"].name, quoted=True)
     overwrite = bool(tree.args.get("overwrite"))
-    return exp.Insert(this=tree.this.copy(), expression=source_of(table, files, []), overwrite=overwrite)
-
-
-def _with_kind(tree: exp.Drop, kind: str) -> exp.Drop:
-    tree = tree.copy()
-    tree.set("kind", kind)
-    return tree
+    return exp.Insert(
+        this=tree.this.copy(), expression=exp.select("*").from_(exp.Table(this=path)), overwrite=overwrite
+    )
 
 
 def _like(words: str) -> str:

@@ -43,19 +43,16 @@ class ExternalTable:
 
     @classmethod
     def of_path_query(cls, table: exp.Table, obs: Obs) -> ExternalTable | None:
-        """The files of ``SELECT * FROM csv.`obs://bucket/file` ``; None for a table with a name."""
+        """The files of ``SELECT * FROM csv.`obs://bucket/file` ``; None for a table with a name.
+
+        Without a format in front, the end of the name tells it.
+        """
         if not table.name.startswith(SCHEME):
             return None
-        kind = table.db.lower() or _ending(table.name)
+        kind = table.db.lower() or table.name.removesuffix(".gz").rpartition(".")[2].lower()
         if kind not in FORMATS:
             raise NotSupportedError(f"files in the format {kind}; {', '.join(FORMATS)} are")
         return cls(kind, obs.path(table.name))
-
-    @classmethod
-    def of_file(cls, url: str, obs: Obs) -> ExternalTable:
-        """Files whose format only their name tells; CSV when it does not."""
-        kind = _ending(url)
-        return cls(kind if kind in FORMATS else "csv", obs.path(url))
 
     @property
     def copy_options(self) -> str:
@@ -108,7 +105,7 @@ def source_of(table: ExternalTable, files: list[Path], columns: list[Any]) -> ex
     """
     if not files:
         if not columns:
-            raise NotSupportedError(f"an external table without columns and without files at {table.path.name}")
+            raise NotSupportedError(f"to find out columns from files when there are none in {table.path.name!r}")
         nothing = ", ".join(f"CAST(NULL AS {kind}) AS {name(label)}" for label, kind, *_ in columns)
         return _query(f"SELECT {nothing} WHERE false")
     paths = "[" + ", ".join(text(file) for file in files) + "]"
@@ -150,7 +147,3 @@ def _properties(tree: exp.Create) -> dict[str, str]:
 
 def _value(value: exp.Expr) -> str:
     return str(value.this).lower() if isinstance(value, exp.Boolean) else value.name
-
-
-def _ending(path: str) -> str:
-    return path.removesuffix(".gz").rpartition(".")[2].lower()

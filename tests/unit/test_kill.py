@@ -32,12 +32,12 @@ def processes(tmp_path_factory):
 @pytest.fixture
 def start(processes, dli_local):
     """Return a function that runs an operator in a process of its own."""
-    env = {"AIRFLOW_CONN_DLI_DEFAULT": json.dumps(dli_local.connection())}
+    env = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(dli_local.connection(name)) for name in ("password", "ak_sk")}
 
-    def run(operator=SUBMIT, **arguments):
+    def run(operator=SUBMIT, connection="password", **arguments):
         if operator == SUBMIT:
             arguments.setdefault("sql", "select 1")
-        return processes(env).start(operator, poll_interval=1, **arguments)
+        return processes(env).start(operator, dli_conn_id=connection, poll_interval=1, **arguments)
 
     return run
 
@@ -54,15 +54,18 @@ def wait_until_cancelled(dli_local):
     dli_local.wait_until(lambda dli: states(dli) == ["CANCELLED"], timeout=5)
 
 
-def test_a_killed_task_cancels_its_job_and_ends_soon_and_not_green(dli_local, start):
+@pytest.mark.parametrize("auth_type", ["password", "ak_sk"])
+def test_a_killed_task_cancels_its_job_and_ends_soon_and_not_green(dli_local, start, auth_type):
     dli_local.will(run_for=60)
-    task = start()
+    task = start(connection=auth_type)
     wait_for_call(dli_local, "status")
     killed = task.kill()
     outcome = task.wait()
     assert outcome.ended - killed < 1
     assert outcome.error == "DliTaskKilledError"
     assert "DLI accepted the cancel" in outcome.message
+    # The import lock may be held by the code that the signal interrupted.
+    assert outcome.imported_by_kill == []
     wait_until_cancelled(dli_local)
 
 

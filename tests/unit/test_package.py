@@ -17,13 +17,15 @@ from airflow_provider_dli.get_provider_info import get_provider_info
 PACKAGE = Path(airflow_provider_dli.__file__).parent
 
 # Each may import those after it, never one before.
-LAYERS = ["operators", "hooks", "connection", "auth", "identity", "kill", "api", "exceptions"]
+LAYERS = ["operators", "hooks", "exchange", "connection", "auth", "identity", "kill", "api", "exceptions"]
 
 
 def imports_of(path):
     tree = ast.parse(path.read_text())
     # What only a type checker sees is no dependency.
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))]
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    ]
     for node in ast.walk(tree):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if isinstance(node, ast.ImportFrom) and node.module == "airflow_provider_dli":
