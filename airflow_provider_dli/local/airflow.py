@@ -287,8 +287,10 @@ class Component:
         self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP: the process stays, and does nothing."""
+        """SIGSTOP: the process stays, and does nothing. Returns when it has stopped."""
         self.process.suspend()
+        while self.process.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -116,7 +116,7 @@ class AirflowClient:
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """The value of an XCom; None if there is none."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}?map_index={map_index}"
-        return self._request("GET", f"{path}&deserialize=true", accept=(404,)).get("value")
+        return self._request("GET", path, accept=(404,)).get("value")
 
     def wait_for_state(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console(highlight=False)
+    # Everything here talks to the loopback interface; a proxy would only be in the way.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
     try:
         with _signals_raise():
             return _run(args, console)
@@ -145,7 +148,6 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         progress(f"Airflow: ready on {airflow.url}")
         problem = _kill_a_run(airflow, dli, progress)
         progress.stop()
-        _show_jobs(console, dli)
         if problem:
             _show_problem(console, problem, airflow)
         if args.keep:
@@ -169,6 +171,7 @@ def _kill_a_run(airflow: LocalAirflow, dli: LocalDli, progress: _Progress) -> st
         state = airflow.api.wait_for_state(DAG_ID, run_id, TASK_ID, ("failed", "success"))
         progress.stop()
         _show_timeline(progress.console, job, killed_at)
+        _show_jobs(progress.console, dli)
         _check(job, dli, state)
     except (DemoError, RuntimeError, OSError) as error:  # OSError: time-outs and HTTP errors
         return str(error)
