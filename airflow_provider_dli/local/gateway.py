@@ -215,7 +215,9 @@ class HttpExchange:
         if self._call != "token":
             self._authenticate(body)
         if self._scope["method"] == "POST" and not _is_json(self._headers.get("content-type", "")):
-            raise RefusedError(415, "DLI.0001", "unsupported media Type: Content-Type must be application/json")
+            # The contract knows 415 for submit only.
+            status = 415 if self._call == "submit" else 400
+            raise RefusedError(status, "DLI.0001", "unsupported media Type: Content-Type must be application/json")
         return body
 
     async def _read_body(self) -> bytes:
