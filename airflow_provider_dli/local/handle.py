@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import requests
@@ -99,7 +100,9 @@ class LocalDli:
         :param port: 0 picks a free one.
         :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and switches of
             :class:`airflow_provider_dli.local.settings.Settings`.
+        :raises ModuleNotFoundError: without the extra ``[local]``.
         """
+        _check_installed()
         names = {field.name for field in fields(Identity)}
         known = {name: getattr(Identity.from_env(), name) for name in names}
         identity = Identity(**known | {name: settings.pop(name) for name in names & set(settings)})
@@ -259,6 +262,13 @@ class LocalDli:
         if not response.ok:
             raise ValueError(f"{method} /_local/{path}: {response.status_code} {response.text}")
         return response.json()
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("duckdb", "fastapi", "sqlglot", "uvicorn") if find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise ModuleNotFoundError(f"no {names} here; run: pip install 'airflow-provider-dli[local]'", name=missing[0])
 
 
 def _job(found: dict[str, Any]) -> LocalJob:
