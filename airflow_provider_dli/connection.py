@@ -132,6 +132,21 @@ class DliConnection:
             )
         return found
 
+    @property
+    def console_url(self) -> str | None:
+        """
+        Address of the jobs in the cloud's console; None when the region has none that is known.
+
+        For a DLI on this machine, its list of jobs.
+        """
+        if urlsplit(self.endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+            return f"{self.endpoint}/_local/jobs"
+        if self.region in _OTC_REGIONS:
+            return f"https://console.otc.t-systems.com/dli/?region={self.region}#/main/jobs"
+        if self.region in _HUAWEI_REGIONS:
+            return f"https://console.huaweicloud.com/dli/?region={self.region}#/main/jobs"
+        return None
+
 
 _WORDS: dict[Literal["password", "ak_sk"], tuple[str, str]] = {
     "password": ("the IAM user name", "the IAM user's password"),

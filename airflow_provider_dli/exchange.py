@@ -68,8 +68,8 @@ def exchange(
         content = _read_content(response)
     except exceptions.SSLError as error:
         raise DliError(
-            f"{call.what} failed: the TLS certificate of {base} is not accepted ({_cause(error)}). Set extra field "
-            f"`verify` of connection {connection.conn_id!r} to the path of the right CA bundle."
+            f"{call.what} failed: no TLS with {base} ({_cause(error)}). If its certificate is signed by a CA of your own, "
+            f"set extra field `verify` of connection {connection.conn_id!r} to the path of the CA bundle."
         ) from None
     except (exceptions.RequestException, OSError) as error:
         raise DliTemporaryError(
@@ -143,9 +143,24 @@ def _never_sent(error: BaseException) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the innermost reason, without the object addresses that urllib3 writes before it."""
+    """Say why there was no answer, without the object addresses that urllib3 writes."""
+    from urllib3 import exceptions
+
     reason = getattr(error.args[0] if error.args else None, "reason", None) or error
-    return str(reason).rpartition(": ")[2].strip("()'\" ") or type(error).__name__
+    if isinstance(reason, exceptions.NameResolutionError):
+        host = getattr(reason, "host", None) or _between_quotes(str(reason))
+        return f"the host name {host} is not known here: check it, the region, and this machine's name resolution"
+    if isinstance(reason, exceptions.NewConnectionError):
+        return f"{str(reason).rpartition(': ')[2]}: is the port right, and does a firewall allow it?"
+    if isinstance(reason, exceptions.ConnectTimeoutError):
+        return f"no connection within {CONNECT_TIMEOUT:.0f} s: does a firewall allow it?"
+    if isinstance(error, TimeoutError) or "timed out" in str(reason):
+        return "the answer did not come in time"
+    return str(reason).rpartition(": ")[2].strip("()'\" ") or type(reason).__name__
+
+
+def _between_quotes(text: str) -> str:
+    return text.partition("'")[2].partition("'")[0]
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -38,8 +38,76 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "dli",
                 "hook-class-name": "airflow_provider_dli.hooks.dli.DliHook",
                 "hook-name": "Data Lake Insight (DLI)",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "extra"],
+                    "relabeling": {
+                        "login": "IAM user or access key (AK)",
+                        "password": "IAM password or secret key (SK)",
+                        "host": "DLI endpoint",
+                    },
+                    "placeholders": {"host": "only to override the one that follows from the region"},
+                },
+                "conn-fields": {
+                    "auth_type": {
+                        "label": "Authentication",
+                        "schema": {"type": ["string", "null"], "enum": ["password", "ak_sk"], "default": "password"},
+                        "description": "password: an IAM user. ak_sk: an access key pair.",
+                    },
+                    "region": {
+                        "label": "Region",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Such as eu-de (Open Telekom Cloud) or cn-north-4 (Huawei Cloud). "
+                        "The endpoints of DLI and IAM follow from it.",
+                    },
+                    "project_id": {
+                        "label": "Project id",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Or give the project name.",
+                    },
+                    "project_name": {
+                        "label": "Project name",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Of a main project, the region. Needed only without a project id.",
+                    },
+                    "domain_name": {
+                        "label": "Account (domain) name",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "The account that the IAM user belongs to. Not needed with an access key.",
+                    },
+                    "security_token": {
+                        "label": "Security token",
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                        "description": "Only with a temporary access key.",
+                    },
+                    "default_queue": {
+                        "label": "Default queue",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "For operators that name no queue.",
+                    },
+                    "default_database": {
+                        "label": "Default database",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "For operators that name no database.",
+                    },
+                    "iam_endpoint": {
+                        "label": "IAM endpoint",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Only to override the one that follows from the region.",
+                    },
+                    "verify": {
+                        "label": "Verify TLS certificates",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "true (the default), false, or the path of a CA bundle.",
+                    },
+                    "timeout": {
+                        "label": "Timeout",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Seconds to wait for an answer of DLI. Default 60.",
+                    },
+                },
             }
         ],
+        "extra-links": ["airflow_provider_dli.links.dli.DliJobLink"],
         "config": {
             "dli": {
                 "description": "Options of the Data Lake Insight (DLI) provider.",

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_dli.api import iam, sql
 from airflow_provider_dli.api.jobs import Cancellation, Job, JobKind, JobState
+from airflow_provider_dli.compat import connection_form, connection_form_behaviour
 from airflow_provider_dli.connection import CONN_TYPE, DliConnection
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
@@ -85,9 +86,20 @@ class DliHook(BaseHook):
         #: Called at least every 0.25 s in every wait of this hook; what it raises ends the wait.
         self.watch: Callable[[], None] = _no_watch
         self._timeout: float | None = None
+        self._give_up_after = GIVE_UP_AFTER
         self._own_thread = False
         self._connection: DliConnection | None = None
         self._session: requests.Session | None = None
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the fields of the connection form, for Airflow before 3.2."""
+        return connection_form(_connection_type())
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the labels and the hidden fields of the connection form, for Airflow before 3.2."""
+        return connection_form_behaviour(_connection_type())
 
     def connect(self) -> DliConnection:
         """
@@ -116,7 +128,7 @@ class DliHook(BaseHook):
         hook._session = new_session()
         return hook
 
-    def send(self, call: Call[T], *, give_up_after: float = GIVE_UP_AFTER) -> T:
+    def send(self, call: Call[T], *, give_up_after: float | None = None) -> T:
         """
         Send a call and return what it reads from the answer.
 
@@ -124,7 +136,7 @@ class DliHook(BaseHook):
         does no harm. A void token is renewed once; a refused signature is never repeated, for that locks the key.
 
         :param call: The call.
-        :param give_up_after: Seconds after which no further try is started; 0 for a single one.
+        :param give_up_after: Seconds after which no further try is started, 0 for a single one. Default 60.
         :raises DliError: It failed; the subclass says in what way.
         """
         import tenacity
@@ -135,7 +147,7 @@ class DliHook(BaseHook):
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(worth_repeating),
             wait=_seconds_to_wait,
-            stop=tenacity.stop_before_delay(give_up_after),
+            stop=tenacity.stop_before_delay(self._give_up_after if give_up_after is None else give_up_after),
             sleep=self.pause,
             reraise=True,
         )
@@ -178,7 +190,7 @@ class DliHook(BaseHook):
             )
         )
 
-    def get_job(self, job_id: str, kind: str = "sql", *, give_up_after: float = GIVE_UP_AFTER) -> Job:
+    def get_job(self, job_id: str, kind: str = "sql", *, give_up_after: float | None = None) -> Job:
         """
         Ask DLI for the state of a job (API page "Querying Job Status").
 
@@ -190,7 +202,7 @@ class DliHook(BaseHook):
         _checked_kind(kind)
         return self.send(sql.status(job_id), give_up_after=give_up_after)
 
-    def cancel_job(self, job_id: str, kind: str = "sql", *, give_up_after: float = GIVE_UP_AFTER) -> Cancellation:
+    def cancel_job(self, job_id: str, kind: str = "sql", *, give_up_after: float | None = None) -> Cancellation:
         """
         Cancel a job (API page "Canceling a Job"). A job that is over already is not an error.
 
@@ -282,13 +294,24 @@ class DliHook(BaseHook):
             interval = min(interval * 1.5, poll_interval)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Tell whether the connection works, for Airflow's *Test* button: reads one line of the list of jobs."""
+        """
+        Tell whether the connection works, for Airflow's *Test* button and ``airflow connections test``.
+
+        Reads one line of the list of jobs. The sentence says at which step it failed (the fields, IAM, DLI), with
+        which host, and what to change.
+        """
+        hook, step = copy.copy(self), "Fields"
+        hook._give_up_after = 0
         try:
-            connection = self.connect()
-            self.send(sql.list_jobs(page_size=1), give_up_after=0)
+            connection = self.get_connection(self.dli_conn_id)
+            fields = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
+            step = f"IAM at {fields.iam_endpoint}" if fields.auth_type == "password" else f"DLI at {fields.endpoint}"
+            hook.connect()
+            step = f"DLI at {fields.endpoint}"
+            hook.send(sql.list_jobs(page_size=1))
         except Exception as error:  # the edge of the button: everything becomes a sentence
-            return False, str(error)
-        return True, f"DLI at {connection.endpoint} answers for project {self._project_id(connection)}."
+            return False, f"{step}: {error}"
+        return True, f"{step} answers, and {fields.user!r} may list the jobs of project {hook._project_id(fields)}."
 
     def _send_with_valid_token(self, call: Call[T]) -> T:
         connection = self._connection or self.connect()
@@ -471,6 +494,12 @@ def _checked_kind(kind: str) -> None:
     if kind not in JobKind.__members__.values():
         known = ", ".join(repr(str(each)) for each in JobKind)
         raise DliValueError(f"kind must be one of {known}, not {kind!r}.", field="kind")
+
+
+def _connection_type() -> dict[str, Any]:
+    from airflow_provider_dli.get_provider_info import get_provider_info
+
+    return cast("dict[str, Any]", get_provider_info()["connection-types"][0])
 
 
 def _no_watch() -> None:

@@ -21,6 +21,7 @@ from airflow_provider_dli.exceptions import (
 )
 from airflow_provider_dli.hooks.dli import DliHook, checked_poll_interval
 from airflow_provider_dli.kill import KillSwitch
+from airflow_provider_dli.links.dli import DliJobLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -111,6 +112,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "conf": "json", "tags": "json"}
+    operator_extra_links = (DliJobLink(),)
     ui_color = "#e8f4fd"
 
     def __init__(
@@ -145,6 +147,8 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 self.log.info("Submitted %s to queue %s", job, job.queue_name or "default")
                 # Whatever `do_xcom_push` says: other tasks and people must be able to find the job.
                 context["ti"].xcom_push(key="job_id", value=job.id)
+                if console_url := hook.connect().console_url:
+                    context["ti"].xcom_push(key=DliJobLink().xcom_key, value=console_url)
                 if self.wait_for_completion:
                     hook.wait_for_job(job.id, poll_interval=self.poll_interval).require_success()
                 return job.id
