@@ -115,9 +115,12 @@ class LocalAirflow:
 
     def stop(self) -> None:
         """End every process and remove the temporary home."""
-        if self._guardian:
-            self._guardian.close()
-            self._guardian = None
+        guardian, self._guardian = self._guardian, None
+        if guardian:
+            try:
+                self._report("Airflow: ending its processes")
+            finally:
+                guardian.close()
 
     def keep_home(self) -> None:
         """Leave the temporary home behind at the end, for the logs in it."""

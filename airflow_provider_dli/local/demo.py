@@ -253,7 +253,6 @@ def _keep(console: Console, airflow: LocalAirflow, dli: LocalDli) -> None:
     with contextlib.suppress(Interrupted):
         while True:
             time.sleep(1)
-    console.print("Ending Airflow and the local DLI")
 
 
 def _table(*columns: str, title: str) -> Table:
