@@ -236,8 +236,8 @@ def _show_jobs(console: Console, dli: LocalDli) -> None:
 
 def _show_problem(console: Console, problem: str, airflow: LocalAirflow) -> None:
     airflow.keep_home()
-    console.print(f"\nIt went wrong. {problem}", style="bold red", markup=False)
     console.print(airflow.task_log_tails() or airflow.log_tails(), markup=False, soft_wrap=True)
+    console.print(f"It went wrong. {problem}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"All logs stay in {airflow.home}", markup=False, soft_wrap=True)
 
 
