@@ -42,7 +42,7 @@ def pause(seconds: float, watch: Callable[[], None]) -> None:
         watch()
 
 
-def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout: float) -> T:
+def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout: float, what: str) -> T:
     """
     Call a function in a thread of its own and wait for it, calling ``watch`` at least every 0.25 s.
 
@@ -51,6 +51,7 @@ def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout
     thread is left behind then, and what it returns is thrown away.
 
     :param timeout: Seconds.
+    :param what: What it does, for the error.
     :raises DliTemporaryError: The time was over.
     """
     # A SimpleQueue may be used from a signal handler and beside one: it takes no lock of Python's.
@@ -70,7 +71,7 @@ def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout
         except queue.Empty:
             watch()
             if time.monotonic() > end:
-                raise DliTemporaryError(f"No complete answer within {timeout:.0f} s.") from None
+                raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s") from None
             continue
         if error is not None:
             raise error
@@ -164,7 +165,7 @@ class KillSwitch:
         except DliTaskKilledError:
             self._submitting = False
             raise
-        return call_in_thread(run, self.check, timeout)
+        return call_in_thread(run, self.check, timeout, "submit of the job")
 
     def follow(self, job_id: str) -> None:
         """From now on, cancel this job when the task is killed."""

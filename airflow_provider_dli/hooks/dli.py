@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # How long one call is repeated while DLI is away, in seconds.
 GIVE_UP_AFTER = 60.0
+# The shortest pause before a call is repeated, in seconds; later ones are twice as long each, with jitter, up to 60.
+FIRST_PAUSE = 0.5
 # How long a waiting task bears that DLI is away, in seconds.
 OUTAGE_BUDGET = 1800.0
 # The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
@@ -336,7 +338,7 @@ class DliHook(BaseHook):
         if self._own_thread:
             return once()
         try:
-            return call_in_thread(once, self.watch, timeout + min(CONNECT_TIMEOUT, timeout))
+            return call_in_thread(once, self.watch, timeout + min(CONNECT_TIMEOUT, timeout), call.what)
         except DliTemporaryError:
             # Whatever became of the old one's connection, the next call shall not depend on it.
             self._session = None
@@ -479,7 +481,7 @@ def _seconds_to_wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, DliTemporaryError) and error.retry_after is not None:
         return error.retry_after
-    return tenacity.wait_random_exponential(multiplier=1, max=60, min=0.5)(state)
+    return tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=60)(state)
 
 
 def _credentials_of(connection: DliConnection) -> _Credentials:

@@ -266,7 +266,7 @@ class TestRepeats:
         hook.connect()
         dli_local.fault("list", "drip")
         start = time.monotonic()
-        with pytest.raises(DliTemporaryError, match="No complete answer within"):
+        with pytest.raises(DliTemporaryError, match="list of SQL jobs failed: no complete answer within"):
             hook.send(sql.list_jobs(), give_up_after=0)
         assert time.monotonic() - start < 5
 

@@ -82,6 +82,15 @@ def test_it_dies_with_its_owner_even_by_sigkill():
         time.sleep(0.05)
 
 
+def test_a_start_does_not_wait_for_the_sql_engine():
+    """Loading it takes as long as all the rest; it is done once the server listens."""
+    code = (
+        "import sys, airflow_provider_dli.local.process as _;"
+        "print(sorted({'airflow', 'duckdb', 'sqlglot'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_it_leaves_no_files_behind(tmp_path):
     process, _ = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
     assert list(tmp_path.iterdir())
