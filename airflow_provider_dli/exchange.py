@@ -68,8 +68,8 @@ def exchange(
         content = _read_content(response)
     except exceptions.SSLError as error:
         raise DliError(
-            f"{call.what} failed: no TLS with {base} ({_cause(error)}). If its certificate is signed by a CA of your own, "
-            f"set extra field `verify` of connection {connection.conn_id!r} to the path of the CA bundle."
+            f"{call.what} failed: no TLS with {base} ({_cause(error)}). If a CA of your own signed its "
+            f"certificate, set extra field `verify` of connection {connection.conn_id!r} to the path of the CA bundle."
         ) from None
     except (exceptions.RequestException, OSError) as error:
         raise DliTemporaryError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from airflow_provider_dli.local.handle import LocalDli
 
 @pytest.fixture(scope="session")
 def dli() -> Iterator[LocalDli]:
-    with LocalDli.start() as dli:
+    # Canaries: one test looks for them in everything that was written down.
+    with LocalDli.start(password="canary-password-secret", secret_key="canary-key-secret") as dli:
         yield dli
 
 
@@ -26,8 +28,20 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
     dags = tmp_path_factory.mktemp("airflow") / "dags"
     shutil.copytree(Path(__file__).parent / "dags", dags)
     shutil.copytree(example_dags(), dags / "examples")
-    with LocalAirflow(dags, env=dli.connection_env(), settings=QUICK) as airflow:
+    with LocalAirflow(dags, env={**dli.connection_env(), **canaries(dli)}, settings=QUICK) as airflow:
         yield airflow
+
+
+def canaries(dli: LocalDli) -> dict[str, str]:
+    """Connections whose secrets must not show up anywhere, most of them wrong."""
+    password, key = dli.connection("password"), dli.connection("ak_sk")
+    connections = {
+        "canary_key": key,
+        "canary_wrong_password": {**password, "password": "canary-wrong-secret"},
+        "canary_wrong_key": {**key, "password": "canary-wrong-secret"},
+        "canary_bad_field": {**password, "extra": {**password["extra"], "security_token": "canary-token-secret"}},
+    }
+    return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()}
 
 
 @pytest.fixture(scope="session")

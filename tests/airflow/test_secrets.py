@@ -1,0 +1,37 @@
+"""No secret is shown: canary secrets are looked for in everything that a real run writes down."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psutil
+
+from airflow_provider_dli.local.airflow import LocalAirflow
+from airflow_provider_dli.local.handle import LocalDli
+
+WORKING = {"works", "works_with_a_key"}
+
+
+def test_no_secret_in_logs_xcoms_rendered_fields_or_process_lists(airflow: LocalAirflow, dli: LocalDli) -> None:
+    airflow.api.wait_for_dag("canaries")
+    run_id = airflow.api.trigger("canaries")
+    airflow.api.wait_for_state("canaries", run_id)
+    states = {found["task_id"]: found["state"] for found in airflow.api.task_instances("canaries", run_id)}
+    assert {task for task, state in states.items() if state == "success"} == WORKING
+    assert len(states) == 8
+
+    written = {str(path): path.read_bytes() for path in airflow.home.rglob("*") if is_readable(path)}
+    assert any("attempt=1.log" in name for name in written)
+    assert any(name.endswith(".db") for name in written)
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        written[f"command line of {process.info['pid']}"] = " ".join(process.info["cmdline"] or []).encode()
+    canary = re.compile(rb"canary-[a-z]+-secret|MII[A-Za-z0-9_-]{60}")
+    found = {name: canary.findall(content) for name, content in written.items() if canary.search(content)}
+    assert not found
+    # So that this test cannot pass by looking in the wrong place.
+    assert any(b"There is no queue named nowhere" in content for content in written.values())
+
+
+def is_readable(path: Path) -> bool:
+    return path.is_file() and "pycache" not in path.parts
