@@ -80,6 +80,8 @@ class LocalServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         host, port = self._listener.getsockname()[:2]
         print(f"Local DLI listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        # Only now: loading DuckDB and sqlglot takes as long as everything before.
+        threading.Thread(target=self._service.warm_up, daemon=True).start()
 
     def stop_at_end_of_stdin(self) -> None:
         """Blocks; to be run in a thread."""
@@ -103,7 +105,6 @@ class LocalServer(uvicorn.Server):
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Any) -> AsyncIterator[None]:
-        threading.Thread(target=self._service.warm_up, daemon=True).start()
         try:
             yield
         finally:

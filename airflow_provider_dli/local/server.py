@@ -21,7 +21,6 @@ from airflow_provider_dli.local.gateway import IAM_CALLS, error_reply
 from airflow_provider_dli.local.security import RefusedError
 from airflow_provider_dli.local.service import Service, SoftFailureError
 from airflow_provider_dli.local.store import Column, Filter, Job
-from airflow_provider_dli.local.values import json_field
 
 JobType = Literal[
     "DDL",
@@ -323,7 +322,7 @@ def _schema(job: Job) -> list[dict[str, str]]:
 def _detail(columns: list[Column]) -> str:
     if not columns:
         return ""
-    fields = [json_field(column.name, column.json_type) for column in columns]
+    fields = [column.json_field for column in columns]
     return json.dumps({"type": "struct", "fields": fields})
 
 

@@ -23,6 +23,16 @@ class Column:
     type: str
     json_type: Any  # the same in Spark's JSON form, for the StructType in `detail`
 
+    @property
+    def json_field(self) -> dict[str, Any]:
+        """The column as a field of a StructType."""
+        return json_field(self.name, self.json_type)
+
+
+def json_field(name: str, json_type: Any) -> dict[str, Any]:
+    """One field of a StructType."""
+    return {"name": name, "type": json_type, "nullable": True, "metadata": {}}
+
 
 @dataclass
 class Result:

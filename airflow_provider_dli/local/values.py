@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlglot import exp
 
-from airflow_provider_dli.local.store import Column
+from airflow_provider_dli.local.store import Column, json_field
 
 JSON_NAMES = {
     "tinyint": "byte",
@@ -75,8 +75,3 @@ def _json_name(data_type: exp.DataType) -> Any:
         return {"type": "struct", "fields": [json_field(part.name, _json_name(part.args["kind"])) for part in inner]}
     name = _spark_name(data_type)
     return JSON_NAMES.get(name, name)
-
-
-def json_field(name: str, json_type: Any) -> dict[str, Any]:
-    """One field of a StructType."""
-    return {"name": name, "type": json_type, "nullable": True, "metadata": {}}

@@ -1,5 +1,6 @@
 """The server process: start, help, end, and who may call its admin API."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import time
 import pytest
 import requests
 
+from airflow_provider_dli.local.faults import Faults
+from airflow_provider_dli.local.gateway import Gateway, RequestLog
 from airflow_provider_dli.local.handle import LocalDli
 
 from .conftest import Wire, get_token
@@ -171,3 +174,32 @@ def is_running(pid):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "status"),
+    [
+        ("192.0.2.7", "127.0.0.1:1", 403),
+        ("127.0.0.1", "evil.example", 403),
+        ("127.0.0.1", "127.0.0.1:1", 204),
+        ("::1", "[::1]:1", 204),
+    ],
+)
+def test_who_may_call_the_admin_api(client, host, status):
+    """By address and name, on machines with no other network too."""
+
+    async def service(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    gateway = Gateway(
+        service, project_id="", tokens=None, keys=None, faults=Faults(), log=RequestLog(), transport_of=None
+    )
+    headers = [(b"host", host.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/_local/jobs", "headers": headers, "client": (client, 5)}
+    asyncio.run(gateway(scope, None, send))
+    assert sent[0]["status"] == status
