@@ -1,12 +1,75 @@
-"""What every test needs. The fixture ``dli_local`` comes from the package's own pytest plugin."""
+"""What every test needs, and one Airflow for all tests that need one.
+
+The fixture ``dli_local`` comes from the package's own pytest plugin.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports Airflow, which would take the home of whoever runs the tests.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 sys.path.insert(0, str(Path(__file__).parent))
+
+import pytest
+
+from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
+from airflow_provider_dli.local.demo import example_dags
+from airflow_provider_dli.local.handle import LocalDli
+
+
+@pytest.fixture(scope="session")
+def dli() -> Iterator[LocalDli]:
+    # Canaries: one test looks for them in everything that was written down.
+    with LocalDli.start(password="canary-password-secret", secret_key="canary-key-secret") as dli:
+        yield dli
+
+
+@pytest.fixture(scope="session")
+def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+    """Airflow with short cycles and a *Test* button, the DAGs in `dags/` folders here and the example DAGs."""
+    dags = tmp_path_factory.mktemp("airflow") / "dags"
+    for folder in Path(__file__).parent.glob("*/dags"):
+        shutil.copytree(folder, dags / folder.parent.name)
+    shutil.copytree(example_dags(), dags / "examples")
+    settings = {**QUICK, "core.test_connection": "Enabled"}
+    with LocalAirflow(dags, env={**dli.connection_env(), **canaries(dli)}, settings=settings) as airflow:
+        yield airflow
+
+
+def canaries(dli: LocalDli) -> dict[str, str]:
+    """Connections whose secrets must not show up anywhere, most of them wrong."""
+    password, key = dli.connection("password"), dli.connection("ak_sk")
+    connections = {
+        "canary_key": key,
+        "canary_wrong_password": {**password, "password": "canary-wrong-secret"},
+        "canary_wrong_key": {**key, "password": "canary-wrong-secret"},
+        "canary_bad_field": {**password, "extra": {**password["extra"], "security_token": "canary-token-secret"}},
+    }
+    return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()}
+
+
+@pytest.fixture(scope="session")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One bytecode cache for all Airflows of the session, where Python must not write its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of all logs with a failed test: what went wrong, went wrong in another process."""
+    report = yield
+    airflow = getattr(item, "funcargs", {}).get("airflow")
+    if report.failed and isinstance(airflow, LocalAirflow):
+        report.sections.append(("Airflow's logs", airflow.log_tails()))
+    return report
