@@ -60,6 +60,7 @@ class Fault(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     call: str = Field("*", description="Name of a call as in the request log, or * for every call.")
+    matching: str = Field("", description="Piece of the path or of the body, such as a job id; empty: every request.")
     fault: str
     times: int | None = Field(1, ge=1, description="Number of calls; null for all that follow.")
     skip: int = Field(0, ge=0, description="Calls that go well before the first one that does not.")
@@ -81,8 +82,8 @@ class Fault(BaseModel):
             raise ValueError(f"fault must be one of {', '.join(sorted(KINDS))}")
         return self
 
-    def concerns(self, call: str) -> bool:
-        return self.call in ("*", call)
+    def concerns(self, call: str, text: str = "") -> bool:
+        return self.call in ("*", call) and self.matching in text
 
 
 class Faults:
@@ -100,10 +101,14 @@ class Faults:
     def clear(self) -> None:
         self._rules = []
 
-    def take(self, call: str) -> Fault | None:
-        """The fault that this call meets, counted down."""
+    def read_requests(self, call: str) -> bool:
+        """Whether a rule for this call depends on what the request says."""
+        return any(rule.matching and rule.call in ("*", call) for rule in self._rules)
+
+    def take(self, call: str, text: str = "") -> Fault | None:
+        """The fault that this call meets, counted down. :param text: Path and body of the request."""
         for rule in self._rules:
-            if not rule.concerns(call):
+            if not rule.concerns(call, text):
                 continue
             if rule.skip:
                 rule.skip -= 1

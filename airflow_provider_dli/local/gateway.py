@@ -138,7 +138,7 @@ class Gateway:
             job_id=names.get("job_id"),
         )
         exchange = HttpExchange(self, scope, receive, send, call, names.get("project"), line)
-        rule = self.faults.take(call)
+        rule = self.faults.take(call, await exchange.text() if self.faults.read_requests(call) else "")
         line.fault = rule.fault if rule else None
         if rule is None:
             await exchange.send(await exchange.work())
@@ -165,6 +165,11 @@ class HttpExchange:
         # Asked for now: once the client has gone nobody knows its connection any more.
         self._transport = gateway.transport_of(tuple(scope["client"]))
         self._reply: Reply | None = None
+        self._body: bytes | None = None
+
+    async def text(self) -> str:
+        """Path and body, for rules that concern certain requests only."""
+        return f"{self._scope['path']}\n{(await self._read_body()).decode(errors='replace')}"
 
     async def work(self) -> Reply:
         if self._reply is None:
@@ -209,6 +214,8 @@ class HttpExchange:
     async def _admit(self) -> bytes:
         """Body of a request that may pass. :raises RefusedError: for every other one."""
         body = await self._read_body()
+        if len(body) > MAX_BODY:
+            raise RefusedError(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
         if self._call == "unknown":
             text = "The API does not exist or has not been published in the environment."
             raise RefusedError(404, "APIG.0101", text)
@@ -221,17 +228,17 @@ class HttpExchange:
         return body
 
     async def _read_body(self) -> bytes:
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message = await self._receive()
-            part = message.get("body", b"")
-            size += len(part)
-            if size > MAX_BODY:
-                raise RefusedError(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
-            parts.append(part)
-            more = message.get("more_body", False)
-        return b"".join(parts)
+        """The body, or the beginning of one that is too large. Read once, however often it is asked for."""
+        if self._body is None:
+            parts: list[bytes] = []
+            size, more = 0, True
+            while more and size <= MAX_BODY:
+                message = await self._receive()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                more = message.get("more_body", False)
+            self._body = b"".join(parts)
+        return self._body
 
     def _authenticate(self, body: bytes) -> None:
         token = self._headers.get("x-auth-token")

@@ -157,6 +157,16 @@ def test_times_skip_and_clear(wire, dli_local):
     assert wire.get("jobs").status_code == 200
 
 
+def test_a_rule_for_certain_requests_only(wire, dli_local, job_id):
+    dli_local.fault("submit", "drop_before", matching="'the one'", times=None)
+    dli_local.fault("status", "status", matching=job_id, status=503)
+    other = wire.submit("select 'other'").json()["job_id"]
+    with pytest.raises(requests.ConnectionError):
+        wire.submit("select 'the one'")
+    assert wire.get(f"jobs/{other}/status").status_code == 200
+    assert wire.get(f"jobs/{job_id}/status").status_code == 503
+
+
 def test_a_fault_for_iam(dli_local):
     from .conftest import get_token
 
