@@ -94,9 +94,55 @@ class Identity:
         return {**found, DEPLOYMENT: escape(self.deployment)} if self.deployment else found
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """
+    What ``airflow_attempt`` of a job says; the fields are those of :class:`Identity`.
+
+    :param generation: See there.
+    :param try_number: See there.
+    :param map_index: See there.
+    :param statement_index: See there.
+    :param owner: See there.
+    :param work: See there.
+    """
+
+    generation: str
+    try_number: int
+    map_index: int
+    statement_index: int
+    owner: str
+    work: str
+
+    @property
+    def run_start(self) -> str:
+        """The start of the DAG run, in microseconds since the epoch."""
+        return run_start(self.generation)
+
+
+def read_attempt(tags: Mapping[str, str]) -> Attempt | None:
+    """Read back who submitted a job; None when it has no such tag, or one of a format that we do not know."""
+    parts = tags.get(ATTEMPT, "").split(":")
+    try:
+        format_version, generation, try_number, map_index, statement_index, owner, work = parts
+        numbers = int(try_number), int(map_index), int(statement_index)
+    except ValueError:
+        return None
+    if format_version != FORMAT:
+        return None
+    return Attempt(generation, *numbers, owner, work)
+
+
+def run_start(generation: str) -> str:
+    """Return the part of a generation that a clear of single tasks does not change."""
+    return generation.partition(".")[0]
+
+
 def generation(start_date: datetime | None, max_tries: int) -> str:
     """
     Tell an automatic retry, which keeps this value, from a clear, which changes it.
+
+    It is ``<start of the run in microseconds>.<max_tries>``, compared for equality only.
 
     :param start_date: Start of the DAG run; None counts as 0.
     :param max_tries: Airflow's ``max_tries`` of the task instance.

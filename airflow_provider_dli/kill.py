@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow_provider_dli.exceptions import DliNotFoundError, DliTaskKilledError, DliTemporaryError
+from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliTaskKilledError, DliTemporaryError
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -89,6 +89,7 @@ class KillSwitch:
     def __init__(self) -> None:
         self.killed = False
         self.job_id: str | None = None
+        self._find: Callable[[], str | None] | None = None
         self._reset(None, None)
 
     @contextmanager
@@ -170,7 +171,21 @@ class KillSwitch:
     def follow(self, job_id: str) -> None:
         """From now on, cancel this job when the task is killed."""
         self.job_id = job_id
+        self._find = None
         self.check()
+
+    def search(self, find: Callable[[], str | None]) -> None:
+        """
+        From now on, look for a job to cancel when the task is killed: there may be one whose id got lost.
+
+        :param find: Returns its id, or None; called in the thread that cancels.
+        """
+        self._find = find
+        self.check()
+
+    def release(self) -> None:
+        """The job that was followed is over; from now on a kill has nothing to cancel."""
+        self.job_id = None
 
     def _reset(self, cancel: Callable[[str], Cancellation] | None, log: Logger | None) -> None:
         self._cancel = cancel
@@ -181,6 +196,7 @@ class KillSwitch:
         self._settled = False
         self._reported = False
         self._said = ""
+        self._find = None
         self.job_id = None
 
     def _wait_until_settled(self, seconds: float) -> None:
@@ -194,21 +210,33 @@ class KillSwitch:
             time.sleep(0.005)
 
     def _is_settled(self) -> bool:
-        return self._cancel is None or self._settled or (self.job_id is None and not self._submitting)
+        nothing_to_cancel = self.job_id is None and not self._submitting and self._find is None
+        return self._cancel is None or self._settled or nothing_to_cancel
 
     def _obey(self) -> None:
         while self._orders.get():
-            if self.job_id is not None and self._cancel is not None and not self._settled:
-                self._said = _cancelled(self.job_id, self._cancel)
+            if self._cancel is not None and not self._settled and self._has_job():
+                self._said = _cancelled(str(self.job_id), self._cancel)
                 self._settled = True
                 # Only now, for the killed code may hold a lock of the logging that this line needs.
                 if self._log is not None:
                     self._log.info("%s", self._said)
                 self._reported = True
 
+    def _has_job(self) -> bool:
+        if self.job_id is None and self._find is not None:
+            try:
+                self.job_id = self._find()
+            except DliError as error:
+                self._said = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
+            # Found or not, there is nothing more to wait for.
+            self._settled = self.job_id is None
+        return self.job_id is not None
+
     def _fate(self) -> str:
         if self.job_id is None:
-            return "The answer to its submit had not come." if self._submitting else "It had no DLI job."
+            unknown = "The answer to its submit had not come." if self._submitting else "It had no DLI job."
+            return self._said or unknown
         if self._cancel is None:
             return f"DLI job {self.job_id} goes on, as `cancel_on_kill=False` asks."
         return self._said or f"The cancel of DLI job {self.job_id} was not confirmed in time."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -11,11 +12,14 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api.jobs import checked_job_id
+from airflow_provider_dli.api.jobs import JobState, checked_job_id
+from airflow_provider_dli.earlier import Earlier, Verdict, judge
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
     DliJobError,
+    DliPermissionError,
+    DliTaskKilledError,
     DliTemporaryError,
     DliValueError,
 )
@@ -34,6 +38,10 @@ LIST_LAG = 30.0
 _SUBMIT_WITHIN = 240.0
 # How long the cancel of a killed task's job waits for an answer before it tries again, in seconds.
 _CANCEL_TIMEOUT = 3.0
+# DLI cancels a job by itself after this many seconds.
+_JOB_TIMEOUT = "dli.sql.job.timeout"
+_JOB_TIMEOUT_MARGIN = 60
+_ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
 
 
 class _DliOperator(BaseOperator):
@@ -87,7 +95,8 @@ class DliSubmitSqlJobOperator(_DliOperator):
     :param database: Database of unqualified names; default is the connection's ``default_database``. (templated)
     :param queue_name: Queue of type ``sql``; default is the connection's ``default_queue``, then DLI's queue
         ``default``. (templated)
-    :param conf: Settings, such as ``{"spark.sql.shuffle.partitions": 200}``. (templated)
+    :param conf: Settings, such as ``{"spark.sql.shuffle.partitions": 200}``. With ``execution_timeout``,
+        ``dli.sql.job.timeout`` is set to it plus a minute, unless it is given here; None leaves it out. (templated)
     :param tags: Tags of the job, for look-ups and cost reports, beside those that the provider sets. (templated)
     :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
     :param region: Takes the place of the connection's ``region``. (templated)
@@ -96,6 +105,10 @@ class DliSubmitSqlJobOperator(_DliOperator):
     :param wait_for_completion: Whether to wait for the end of the job. Default True; otherwise the task is done
         when DLI has the job, and nothing cancels it afterwards.
     :param cancel_on_kill: Whether a killed or failing task cancels its job. Default True.
+    :param on_earlier_job: What a later try does with the job of an earlier one. ``"reattach"`` (default): an automatic
+        retry waits for a job that still runs, and takes the result of one that has finished, if it runs the same; a
+        cleared task cancels what still runs and runs again. ``"cancel"``: cancel what still runs, run again.
+        ``"ignore"``: do not look; needs no right to list jobs, but a job may then run twice.
     :raises DliJobError: The job failed or was cancelled.
     :raises DliError: DLI could not be reached or refused the job.
     """
@@ -124,6 +137,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
         conf: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         cancel_on_kill: bool = True,
+        on_earlier_job: Literal["reattach", "cancel", "ignore"] = "reattach",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -133,25 +147,33 @@ class DliSubmitSqlJobOperator(_DliOperator):
         self.conf = conf
         self.tags = tags
         self.cancel_on_kill = cancel_on_kill
+        self.on_earlier_job = on_earlier_job
         self.job_id: str | None = None
 
     def execute(self, context: Context) -> str:
-        """Submit the statement, wait for the job, return its id."""
+        """Submit the statement, or take up the job of an earlier try; wait for the job; return its id."""
+        begun = time.monotonic()
         self._switch.check()
         hook = self._connected_hook()
         canceller = hook.for_thread(timeout=_CANCEL_TIMEOUT)
         with self._switch.armed(canceller.cancel_job if self.cancel_on_kill else None, self.log):
             try:
-                job = self._submit(hook, self._identity(hook, context))
-                self.job_id = job.id
-                self.log.info("Submitted %s to queue %s", job, job.queue_name or "default")
-                # Whatever `do_xcom_push` says: other tasks and people must be able to find the job.
-                context["ti"].xcom_push(key="job_id", value=job.id)
-                if console_url := hook.connect().console_url:
-                    context["ti"].xcom_push(key=DliJobLink().xcom_key, value=console_url)
-                if self.wait_for_completion:
-                    hook.wait_for_job(job.id, poll_interval=self.poll_interval).require_success()
-                return job.id
+                mine = self._identity(hook, context)
+                job = self._job_of_earlier_try(hook, mine)
+                reattached = job is not None
+                job = job or self._submit(hook, mine, begun)
+                self._announce(hook, context, job)
+                if not self.wait_for_completion:
+                    return job.id
+                job = hook.wait_for_job(job.id, poll_interval=self.poll_interval)
+                if reattached and job.state is JobState.CANCELLED:
+                    self._switch.check()
+                    self.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
+                    self._switch.release()
+                    job = self._submit(hook, mine, begun)
+                    self._announce(hook, context, job)
+                    job = hook.wait_for_job(job.id, poll_interval=self.poll_interval)
+                return job.require_success().id
             except DliJobError:
                 self._switch.check()  # a job that our own kill cancelled is not to blame
                 raise
@@ -175,12 +197,23 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 self.sql,
                 self.database or connection.default_database,
                 self.queue_name or connection.default_queue,
-                _mapping("conf", self.conf),
+                self._settings(),
             ),
             deployment=airflow_config.get("dli", "deployment", fallback=None) or None,
         )
 
-    def _submit(self, hook: DliHook, mine: identity.Identity) -> Job:
+    def _settings(self) -> dict[str, Any]:
+        """The author's settings; one that is None is left out."""
+        return {name: value for name, value in _mapping("conf", self.conf).items() if value is not None}
+
+    def _announce(self, hook: DliHook, context: Context, job: Job) -> None:
+        """Make the job known to other tasks and people, whatever ``do_xcom_push`` says."""
+        self.job_id = job.id
+        context["ti"].xcom_push(key="job_id", value=job.id)
+        if console_url := hook.connect().console_url:
+            context["ti"].xcom_push(key=DliJobLink().xcom_key, value=console_url)
+
+    def _submit(self, hook: DliHook, mine: identity.Identity, begun: float) -> Job:
         sender = hook.for_thread()
         sender.watch = self._switch.check
         submit = partial(
@@ -188,35 +221,111 @@ class DliSubmitSqlJobOperator(_DliOperator):
             self.sql,
             database=self.database,
             queue_name=self.queue_name,
-            conf=_mapping("conf", self.conf),
+            conf={**self._settings(), **self._bound(begun)},
             tags=identity.merged_tags(_mapping("tags", self.tags), mine.tags()),
         )
         try:
             job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN)
-            self._switch.check()
-            return job
         except DliTemporaryError as error:
             if error.nothing_started:
                 raise
-            return self._find_submitted(hook, mine, error)
+            job = self._find_submitted(hook, mine, error)
+        self._switch.check()
+        self.log.info("Submitted %s to queue %s", job, job.queue_name or "default")
+        return job
+
+    def _bound(self, begun: float) -> dict[str, int]:
+        """Have DLI itself end the job when ``execution_timeout`` is over, so that even a dead Airflow stops paying."""
+        waits = self.wait_for_completion and self.cancel_on_kill
+        if not self.execution_timeout or not waits or _JOB_TIMEOUT in _mapping("conf", self.conf):
+            return {}
+        left = self.execution_timeout.total_seconds() - (time.monotonic() - begun)
+        return {_JOB_TIMEOUT: math.ceil(max(left, 0) + _JOB_TIMEOUT_MARGIN)}
 
     def _find_submitted(self, hook: DliHook, mine: identity.Identity, lost: DliError) -> Job:
         """Find the job of this try by its tags, because the answer to its submit was lost."""
         self.log.warning("The answer to the submit was lost; looking for the job by its tags. %s", lost)
-        end = time.monotonic() + LIST_LAG
         tags = {identity.TI: mine.ti, identity.ATTEMPT: mine.attempt}
+        searcher = hook.for_thread(timeout=_CANCEL_TIMEOUT)
+        self._switch.search(lambda: next((job.id for job in self._look(searcher, tags, _CANCEL_TIMEOUT)), None))
+        try:
+            job = next(iter(self._look(hook, tags, LIST_LAG)), None)
+        except (DliTaskKilledError, DliValueError):
+            raise
+        except DliError as error:
+            raise _lost_job(mine, f"and the list of jobs cannot be read: {error}") from lost
+        if job is None:
+            raise _lost_job(mine, f"and DLI lists no job of this try within {LIST_LAG:.0f} s") from lost
+        self._switch.follow(job.id)
+        self.log.info("Found %s, which DLI had started.", job)
+        return job
+
+    def _look(self, hook: DliHook, tags: Mapping[str, str], patience: float) -> list[Job]:
+        """Return the jobs with these tags, newest first; look again while there is none, for the list may lag."""
+        end = time.monotonic() + patience
         while True:
-            try:
-                job = next(hook.list_jobs(tags=tags), None)
-            except DliError as error:
-                raise _lost_job(mine, f"and the list of jobs cannot be read: {error}") from lost
-            if job is not None:
-                self._switch.follow(job.id)
-                self.log.info("Found %s, which DLI had started.", job)
-                return job
-            if time.monotonic() > end:
-                raise _lost_job(mine, f"and DLI lists no job of this try within {LIST_LAG:.0f} s") from lost
-            hook.pause(2)
+            jobs = list(hook.list_jobs(tags=tags))
+            if jobs or time.monotonic() >= end:
+                return jobs
+            hook.pause(1)
+
+    def _job_of_earlier_try(self, hook: DliHook, mine: identity.Identity) -> Job | None:
+        """Return the job of an earlier try that serves this one too, if there is one; cancel what must not go on."""
+        if self.on_earlier_job not in _ON_EARLIER_JOB:
+            raise DliValueError(
+                f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {self.on_earlier_job!r}.",
+                field="on_earlier_job",
+            )
+        if mine.try_number < 2 or self.on_earlier_job == "ignore":
+            return None
+        serves = None
+        for earlier in judge(self._earlier_jobs(hook, mine), mine, reuse=self.on_earlier_job == "reattach"):
+            job, number = earlier.job, earlier.attempt.try_number
+            if earlier.verdict is Verdict.CANCEL:
+                self._cancel_earlier(hook, earlier)
+            elif earlier.verdict is Verdict.LEAVE:
+                self.log.warning(
+                    "%s carries the name of this task but was submitted in another DAG run of that name, maybe by "
+                    "another Airflow: left alone. [dli] deployment, unlike in any other Airflow, tells them apart.",
+                    job,
+                )
+            elif earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
+                serves = job
+                self.log.info(
+                    "%s of try %d is %s: this try %s instead of submitting again. To run it afresh on a retry, set "
+                    'on_earlier_job="cancel".',
+                    job,
+                    number,
+                    job.status,
+                    "waits for it" if job.state.is_active else "takes its result",
+                )
+        if serves is not None:
+            self._switch.follow(serves.id)
+        return serves
+
+    def _earlier_jobs(self, hook: DliHook, mine: identity.Identity) -> list[Job]:
+        # A job submitted just before its worker was lost may not be listed yet. An orderly end leaves no such job, and
+        # Airflow retries no sooner than this.
+        patience = max(0.0, LIST_LAG - self.retry_delay.total_seconds())
+        try:
+            return self._look(hook, {identity.TI: mine.ti}, patience)
+        except DliPermissionError as error:
+            raise DliPermissionError(
+                f"{error} It is needed to look for a job of an earlier try, so that nothing runs twice; "
+                'on_earlier_job="ignore" goes without.',
+                status=error.status,
+                code=error.code,
+                request_id=error.request_id,
+            ) from error
+
+    def _cancel_earlier(self, hook: DliHook, earlier: Earlier) -> None:
+        job = earlier.job
+        self.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
+        # Killed meanwhile, this task must not leave it running either.
+        self._switch.follow(job.id)
+        hook.cancel_job(job.id)
+        hook.wait_for_job(job.id, poll_interval=self.poll_interval)
+        self._switch.release()
 
 
 class DliCancelJobOperator(_DliOperator):

@@ -186,6 +186,19 @@ def test_an_execution_timeout_during_the_submit_cancels_what_was_submitted(dli_l
     wait_until_cancelled(dli_local)
 
 
+def test_a_kill_while_a_lost_job_is_looked_for_finds_and_cancels_it(dli_local, start):
+    dli_local.settings(list_lag=3)
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "drop_after")
+    task = start()
+    wait_for_call(dli_local, "list", 2)
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 5
+    assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
 def test_a_killed_cancel_task_ends_soon(dli_local, connect, start):
     dli_local.will(run_for=60, cancel_takes=60)
     job = connect().submit_sql_job("select 1")

@@ -25,6 +25,7 @@ LAYERS = [
     "exchange",
     "connection",
     "auth",
+    "earlier",
     "identity",
     "kill",
     "api",

@@ -1,0 +1,76 @@
+"""
+What to do with the jobs of earlier tries: re-attach, use the result, cancel, or leave alone.
+
+Airflow tells an automatic retry from a clear by the *generation* of a try (see :func:`.identity.generation`): a
+retry must not double work that is under way or done, a clear really runs again. Pure functions, no I/O.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_dli import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_dli.api.jobs import Job
+
+
+class Verdict(Enum):
+    """What to do with one job of an earlier try."""
+
+    REATTACH = "wait for it"
+    RESULT = "its result is the result of this try"
+    CANCEL = "cancel it"
+    LEAVE = "leave it alone: it may belong to another Airflow"
+    OVER = "nothing"
+
+
+class Earlier(NamedTuple):
+    """
+    A job of an earlier try, and what to do with it.
+
+    :param job: The job.
+    :param attempt: Who submitted it.
+    :param verdict: What to do.
+    """
+
+    job: Job
+    attempt: identity.Attempt
+    verdict: Verdict
+
+
+def judge(jobs: Iterable[Job], mine: identity.Identity, *, reuse: bool) -> list[Earlier]:
+    """
+    Decide about all jobs of earlier tries, the latest try first.
+
+    Of several, only the latest can be re-attached to or give the result; the others that are active are
+    cancelled. Jobs whose identity cannot be read back are not in the list.
+
+    :param jobs: Jobs that carry the ``airflow_ti`` of this try.
+    :param mine: This try.
+    :param reuse: Whether a job of an earlier try may serve this one.
+    """
+    found = [(job, attempt) for job in jobs if (attempt := identity.read_attempt(job.tags)) is not None]
+    found.sort(key=lambda pair: (pair[1].try_number, pair[0].start_time is not None, pair[0].start_time), reverse=True)
+    return [
+        Earlier(job, attempt, _verdict(job, attempt, mine, reuse=reuse and index == 0))
+        for index, (job, attempt) in enumerate(found)
+    ]
+
+
+def _verdict(job: Job, attempt: identity.Attempt, mine: identity.Identity, *, reuse: bool) -> Verdict:
+    same = reuse and attempt.generation == mine.generation and attempt.work == mine.work
+    if job.state.is_success and same:
+        return Verdict.RESULT
+    if not job.state.is_active:
+        return Verdict.OVER
+    if same:
+        return Verdict.REATTACH
+    # Two Airflows can run the same DAG with the same run ids in one DLI project.
+    same_run = attempt.run_start == identity.run_start(mine.generation)
+    deployment = mine.tags().get(identity.DEPLOYMENT)
+    same_deployment = deployment is not None and job.tags.get(identity.DEPLOYMENT) == deployment
+    return Verdict.CANCEL if same_run or same_deployment else Verdict.LEAVE

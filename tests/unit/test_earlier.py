@@ -1,0 +1,238 @@
+"""What a later try does with the jobs of earlier ones: the table "re-attach, adopt, run again"."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+
+from airflow_provider_dli import identity
+from airflow_provider_dli.api.jobs import Job, JobKind, JobState
+from airflow_provider_dli.earlier import Verdict, judge
+from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
+from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
+
+START = pendulum.datetime(2026, 11, 22)
+OTHER_START = START.add(days=1)
+FIRST = identity.Identity(
+    dag_id="sales",
+    run_id="run 1",
+    task_id="load",
+    map_index=-1,
+    statement_index=0,
+    generation=identity.generation(START, 2),
+    try_number=1,
+    owner="task",
+    work=identity.work("select 1", None, None, {}),
+)
+
+
+def a_job(state, job_id="job", **changes):
+    attempt = dataclasses.replace(FIRST, **changes)
+    return Job(job_id, JobKind.SQL, JobState[state], state, tags=attempt.tags())
+
+
+CLEARED = {"generation": identity.generation(START, 5)}
+CLEARED_RUN = {"generation": identity.generation(OTHER_START, 2)}
+OTHER_WORK = {"work": "0" * 16}
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "verdict"),
+    [
+        ("RUNNING", {}, Verdict.REATTACH),
+        ("LAUNCHING", {}, Verdict.REATTACH),
+        ("UNKNOWN", {}, Verdict.REATTACH),
+        ("RUNNING", OTHER_WORK, Verdict.CANCEL),
+        ("FINISHED", {}, Verdict.RESULT),
+        ("FINISHED", OTHER_WORK, Verdict.OVER),
+        ("FAILED", {}, Verdict.OVER),
+        ("CANCELLED", {}, Verdict.OVER),
+        ("RUNNING", CLEARED, Verdict.CANCEL),
+        ("RUNNING", {**CLEARED, **OTHER_WORK}, Verdict.CANCEL),
+        ("FINISHED", CLEARED, Verdict.OVER),
+        ("FAILED", CLEARED, Verdict.OVER),
+        ("RUNNING", CLEARED_RUN, Verdict.LEAVE),
+        ("RUNNING", {**CLEARED_RUN, "deployment": "theirs"}, Verdict.LEAVE),
+        ("RUNNING", {**CLEARED_RUN, "deployment": "ours"}, Verdict.CANCEL),
+        ("FINISHED", CLEARED_RUN, Verdict.OVER),
+    ],
+)
+def test_the_table(state, changes, verdict):
+    mine = dataclasses.replace(FIRST, try_number=2, deployment="ours")
+    [earlier] = judge([a_job(state, **changes)], mine, reuse=True)
+    assert earlier.verdict is verdict
+
+
+def test_the_highest_try_counts_and_other_active_ones_are_cancelled():
+    jobs = [a_job("RUNNING", "one"), a_job("RUNNING", "three", try_number=3), a_job("FINISHED", "two", try_number=2)]
+    found = judge(jobs, dataclasses.replace(FIRST, try_number=4), reuse=True)
+    assert [(earlier.job.id, earlier.verdict) for earlier in found] == [
+        ("three", Verdict.REATTACH),
+        ("two", Verdict.OVER),
+        ("one", Verdict.CANCEL),
+    ]
+
+
+def test_a_job_whose_attempt_cannot_be_read_is_not_judged():
+    for value in ("", "nonsense", "2:1.2:1:-1:0:task:abc", "1:1.2:x:-1:0:task:abc"):
+        job = dataclasses.replace(a_job("RUNNING"), tags={identity.ATTEMPT: value})
+        assert judge([job], FIRST, reuse=True) == []
+
+
+class TestOverTheWire:
+    @pytest.fixture
+    def run(self, connect):
+        connect()
+
+        def run(try_number, *, start=START, max_tries=2, retry_delay=timedelta(seconds=30), **arguments):
+            arguments = {"sql": "select 1", "poll_interval": 0.1, "retry_delay": retry_delay, **arguments}
+            task = DliSubmitSqlJobOperator(task_id="load", **arguments)
+            xcoms = {}
+            ti = SimpleNamespace(
+                dag_id="sales",
+                run_id="run 1",
+                task_id="load",
+                map_index=-1,
+                try_number=try_number,
+                max_tries=max_tries,
+                xcom_push=lambda key, value: xcoms.__setitem__(key, value),
+            )
+            context = {"ti": ti, "dag_run": SimpleNamespace(start_date=start)}
+            result = DliSubmitSqlJobOperator.execute.__wrapped__(task, context)
+            assert xcoms["job_id"] == result
+            return result
+
+        return run
+
+    @pytest.fixture
+    def lost(self, connect, dli_local):
+        """Leave a job behind, as a try whose worker was lost does."""
+
+        def lost(run_for=2, sql="select 1", **changes):
+            attempt = dataclasses.replace(FIRST, **changes)
+            dli_local.will(run_for=run_for)
+            return connect().submit_sql_job(sql, tags=attempt.tags()).id
+
+        return lost
+
+    def test_a_retry_waits_for_the_job_that_still_runs(self, dli_local, run, lost, capfd):
+        job_id = lost()
+        assert run(2) == job_id
+        assert [job.status for job in dli_local.jobs()] == ["FINISHED"]
+        assert f"SQL job {job_id} of try 1 is RUNNING: this try waits for it" in capfd.readouterr().out
+
+    def test_a_retry_takes_the_result_of_a_job_that_finished(self, dli_local, run, lost):
+        job_id = lost(run_for=0)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        assert run(2) == job_id
+        assert len(dli_local.jobs()) == 1
+
+    def test_a_cleared_task_cancels_what_runs_and_runs_again(self, dli_local, run, lost):
+        job_id = lost(run_for=60)
+        assert run(2, max_tries=5) != job_id
+        assert [job.status for job in dli_local.jobs()] == ["CANCELLED", "FINISHED"]
+        first, second = dli_local.jobs()
+        assert first.ended_at <= second.submitted_at
+
+    def test_a_cleared_task_runs_again_what_had_finished(self, dli_local, run, lost):
+        lost(run_for=0)
+        run(2, max_tries=5)
+        assert [job.status for job in dli_local.jobs()] == ["FINISHED", "FINISHED"]
+
+    def test_a_changed_statement_is_run_instead(self, dli_local, run, lost):
+        lost(run_for=60)
+        run(2, sql="select 2")
+        assert [(job.statement, job.status) for job in dli_local.jobs()] == [
+            ("select 1", "CANCELLED"),
+            ("select 2", "FINISHED"),
+        ]
+
+    def test_a_job_of_another_airflow_is_left_alone(self, dli_local, run, lost):
+        job_id = lost(run_for=60, generation=identity.generation(OTHER_START, 2))
+        run(2)
+        assert dli_local.job(job_id).is_active
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_cancel_does_not_wait_for_it(self, dli_local, run, lost):
+        lost(run_for=60)
+        run(2, on_earlier_job="cancel")
+        assert [job.status for job in dli_local.jobs()] == ["CANCELLED", "FINISHED"]
+
+    def test_ignore_does_not_look(self, dli_local, run, lost):
+        job_id = lost(run_for=60)
+        run(2, on_earlier_job="ignore")
+        assert dli_local.job(job_id).is_active
+        assert dli_local.requests(call="list") == []
+
+    def test_the_first_try_does_not_look(self, dli_local, run):
+        run(1)
+        assert dli_local.requests(call="list") == []
+
+    def test_a_list_that_lags_is_looked_at_again_when_the_worker_was_lost_just_now(self, dli_local, run, lost):
+        dli_local.settings(list_lag=3)
+        job_id = lost(run_for=6)
+        assert run(2, retry_delay=timedelta(seconds=0)) == job_id
+        assert len(dli_local.jobs()) == 1
+
+    def test_a_late_kill_of_the_earlier_try_makes_this_one_submit_afresh_once(self, dli_local, connect, run, lost):
+        job_id = lost(run_for=60)
+
+        def cancel_soon():
+            time.sleep(1)
+            connect().cancel_job(job_id)
+
+        import threading
+
+        threading.Thread(target=cancel_soon).start()
+        assert run(2) != job_id
+        assert [job.status for job in dli_local.jobs()] == ["CANCELLED", "FINISHED"]
+
+    def test_without_the_right_to_list_nothing_is_submitted(self, dli_local, run):
+        dli_local.fault("list", "status", times=None, status=403, error_code="APIG.0302", error_msg="not authorized")
+        with pytest.raises(DliPermissionError, match=r'dli:jobs:listAll .*on_earlier_job="ignore" goes without'):
+            run(2)
+        assert dli_local.jobs() == []
+
+    def test_an_unknown_choice_lists_the_known_ones(self, run):
+        with pytest.raises(DliValueError, match="on_earlier_job must be one of reattach, cancel, ignore, not 'adopt'"):
+            run(1, on_earlier_job="adopt")
+
+
+class TestBound:
+    def bound(self, dli_local, connect, **arguments):
+        connect()
+        task = DliSubmitSqlJobOperator(task_id="load", sql="select 1", poll_interval=0.1, **arguments)
+        ti = SimpleNamespace(
+            dag_id="d",
+            run_id="r",
+            task_id="t",
+            map_index=-1,
+            try_number=1,
+            max_tries=0,
+            xcom_push=lambda key, value: None,
+        )
+        DliSubmitSqlJobOperator.execute.__wrapped__(task, {"ti": ti, "dag_run": SimpleNamespace(start_date=START)})
+        return dli_local.jobs()[-1].conf
+
+    def test_dli_gets_the_execution_timeout_and_a_minute(self, dli_local, connect):
+        assert self.bound(dli_local, connect, execution_timeout=timedelta(hours=1)) == ("dli.sql.job.timeout = 3660",)
+
+    @pytest.mark.parametrize(
+        ("arguments", "conf"),
+        [
+            ({}, ()),
+            ({"conf": {"dli.sql.job.timeout": 10}}, ("dli.sql.job.timeout = 10",)),
+            ({"conf": {"dli.sql.job.timeout": None}}, ()),
+            ({"wait_for_completion": False}, ()),
+            ({"cancel_on_kill": False}, ()),
+        ],
+    )
+    def test_unless_the_author_says_otherwise_or_nobody_waits(self, dli_local, connect, arguments, conf):
+        if arguments:
+            arguments = {"execution_timeout": timedelta(hours=1), **arguments}
+        assert self.bound(dli_local, connect, **arguments) == conf
