@@ -257,8 +257,11 @@ class LocalDli:
                     os.environ[name] = value
 
     def _admin(self, method: str, path: str, **options: Any) -> Any:
-        # No session: the handle may be used from several threads, and after a fork.
-        response = requests.request(method, f"{self.url}/_local/{path}", timeout=30, **options)
+        # A session of its own each time: the handle may be used from several threads, and after a fork.
+        with requests.Session() as session:
+            # The way to this machine is never through a proxy.
+            session.trust_env = False
+            response = session.request(method, f"{self.url}/_local/{path}", timeout=30, **options)
         if not response.ok:
             raise ValueError(f"{method} /_local/{path}: {response.status_code} {response.text}")
         return response.json()
