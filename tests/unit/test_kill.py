@@ -200,7 +200,7 @@ def test_a_kill_while_a_lost_job_is_looked_for_finds_and_cancels_it(dli_local, s
 
 
 def test_a_killed_cancel_task_ends_soon(dli_local, connect, start):
-    dli_local.will(run_for=60, cancel_takes=60)
+    dli_local.will(run_for=60, cancel_takes=3)
     job = connect().submit_sql_job("select 1")
     task = start("DliCancelJobOperator", job_id=job.id)
     wait_for_call(dli_local, "status")
