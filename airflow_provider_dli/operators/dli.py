@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -64,10 +64,12 @@ class _DliOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.wait_for_completion = wait_for_completion
 
-    @cached_property
+    @property
     def _switch(self) -> KillSwitch:
-        # Made on demand: an operator is copied and pickled, a switch cannot be.
-        return KillSwitch()
+        # Made on demand, for an operator is copied and pickled and a switch cannot be; in one step, for a kill may come
+        # between two.
+        switch: KillSwitch = self.__dict__.setdefault("_kill_switch", KillSwitch())
+        return switch
 
     def on_kill(self) -> None:
         """Cancel the job, if this task waits for one, and end the task soon. Called by Airflow, at any moment."""
