@@ -39,18 +39,31 @@ class TaskProcesses:
         self._server.stdin.close()
         self._server.wait(timeout=10)
 
-    def start(self, operator: str, *, timeout: float | None = None, **arguments: object) -> TaskProcess:
+    def start(
+        self,
+        operator: str,
+        *,
+        timeout: float | None = None,
+        run_id: str | None = None,
+        start_date: str = "2026-11-22",
+        try_number: int = 1,
+        **arguments: object,
+    ) -> TaskProcess:
         """
         Run an operator in a process of its own.
 
         :param operator: Name of the class in ``airflow_provider_dli.operators.dli``.
         :param timeout: ``execution_timeout`` in seconds.
+        :param run_id: Id of the DAG run; by default another one each time.
+        :param start_date: Start of the DAG run.
+        :param try_number: Number of the try.
         :param arguments: Arguments of the operator.
         """
         self._count += 1
         outcome = self._home / f"task-{self._count}.json"
         order = {"operator": operator, "arguments": arguments, "timeout": timeout, "outcome": str(outcome)}
-        order["run_id"] = f"run-{self._count}"
+        order["run_id"] = run_id or f"run-{self._count}"
+        order.update(start_date=start_date, try_number=try_number)
         self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()
         return TaskProcess(int(self._server.stdout.readline()), outcome)
@@ -121,11 +134,11 @@ def _run(order: dict) -> None:
         run_id=order["run_id"],
         task_id="task",
         map_index=-1,
-        try_number=1,
+        try_number=order["try_number"],
         max_tries=0,
         xcom_push=lambda key, value: outcome["xcoms"].__setitem__(key, value),
     )
-    context = {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.now("UTC"))}
+    context = {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.parse(order["start_date"]))}
 
     def on_term(*_: object) -> None:
         before = set(sys.modules)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import time
 
+import pendulum
 import pytest
 from task_process import TaskProcesses
+
+from airflow_provider_dli import identity
 
 SUBMIT = "DliSubmitSqlJobOperator"
 
@@ -195,6 +198,30 @@ def test_a_kill_while_a_lost_job_is_looked_for_finds_and_cancels_it(dli_local, s
     killed = task.kill()
     outcome = task.wait()
     assert outcome.ended - killed < 5
+    assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
+@pytest.mark.parametrize("sql", ["select 1", "select 2"], ids=["re-attached", "cancelling it"])
+def test_a_kill_while_waiting_for_the_job_of_an_earlier_try_cancels_that_one(dli_local, connect, start, sql):
+    earlier = identity.Identity(
+        dag_id="dag",
+        run_id="again",
+        task_id="task",
+        map_index=-1,
+        statement_index=0,
+        generation=identity.generation(pendulum.datetime(2026, 11, 22), 0),
+        try_number=1,
+        owner="task",
+        work=identity.work(sql, None, None, {}),
+    )
+    dli_local.will(run_for=60, cancel_takes=2)
+    connect().submit_sql_job(sql, tags=earlier.tags())
+    task = start(run_id="again", try_number=2)
+    wait_for_call(dli_local, "status")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 1
     assert outcome.error == "DliTaskKilledError"
     wait_until_cancelled(dli_local)
 
