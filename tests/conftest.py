@@ -18,6 +18,7 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+from cryptography.fernet import Fernet
 
 from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
 from airflow_provider_dli.local.demo import example_dags
@@ -38,8 +39,11 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
     for folder in Path(__file__).parent.glob("*/dags"):
         shutil.copytree(folder, dags / folder.parent.name)
     shutil.copytree(example_dags(), dags / "examples")
-    settings = {**QUICK, "core.test_connection": "Enabled"}
-    with LocalAirflow(dags, env={**dli.connection_env(), **canaries(dli)}, settings=settings) as airflow:
+    # With a key, as no password that is typed into a form may be found in the database.
+    key = Fernet.generate_key().decode()
+    settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key}
+    env = {**dli.connection_env(), **canaries(dli)}
+    with LocalAirflow(dags, env=env, settings=settings, task_api_apart=True) as airflow:
         yield airflow
 
 
@@ -48,6 +52,7 @@ def canaries(dli: LocalDli) -> dict[str, str]:
     password, key = dli.connection("password"), dli.connection("ak_sk")
     connections = {
         "canary_key": key,
+        "canary_key_by_name": dli.connection("ak_sk", project_id=None, project_name=dli.project_name),
         "canary_wrong_password": {**password, "password": "canary-wrong-secret"},
         "canary_wrong_key": {**key, "password": "canary-wrong-secret"},
         "canary_bad_field": {**password, "extra": {**password["extra"], "security_token": "canary-token-secret"}},
@@ -73,3 +78,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed and isinstance(airflow, LocalAirflow):
         report.sections.append(("Airflow's logs", airflow.log_tails()))
     return report
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests that share an Airflow in one process: starting a second one costs more than it saves."""
+    if "airflow" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("airflow"))
