@@ -21,6 +21,7 @@ from airflow_provider_dli.local.airflow_client import AirflowClient, log_line
 from airflow_provider_dli.local.guardian import Guardian
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+TASK_API = "api-server-2"
 
 QUICK: Mapping[str, object] = {
     "dag_processor.refresh_interval": 2,
@@ -50,6 +51,9 @@ class LocalAirflow:
     :param sql_alchemy_conn: Metadata database. Default: a new SQLite file in the temporary home.
     :param python: Interpreter of the environment that Airflow runs from. Default: this one.
     :param port: Port of the api-server. Default: a free one.
+    :param task_api_apart: Have an api-server of their own ("api-server-2") for the tasks. With SQLite, one that serves
+        both stands still for a minute when a user's click and a report of a task meet: Airflow writes its audit log
+        on the event loop, waits there for the other writer, and that one needs the event loop to commit.
     :param report: Called with a line whenever something was begun or reached during the start.
     :param timeout: Seconds the whole start may take. Default 180.
     """
@@ -63,12 +67,14 @@ class LocalAirflow:
         sql_alchemy_conn: str | None = None,
         python: str = sys.executable,
         port: int | None = None,
+        task_api_apart: bool = False,
         report: Callable[[str], None] = lambda line: None,
         timeout: float = 180,
     ) -> None:
         self.dags_folder = dags_folder
         self.python = python
         self.port = port or free_port()
+        self.task_port = free_port() if task_api_apart else self.port
         self.username, self.password = "admin", secrets.token_urlsafe(12)
         self._secret = secrets.token_hex(32)
         self.api = AirflowClient(self.url, self.username, self.password)
@@ -104,6 +110,9 @@ class LocalAirflow:
             self._write_password_file()
             self._migrate_database()
             self._report(f"Airflow: starting {', '.join(COMPONENTS)}")
+            if self.task_port != self.port:
+                arguments = ("--apps", "execution", "--port", str(self.task_port))
+                self._components[TASK_API] = Component(TASK_API, self, arguments)
             for component in self._components.values():
                 component.start()
             self.wait_until_healthy(timeout=self._timeout)
@@ -136,18 +145,20 @@ class LocalAirflow:
         self.stop()
 
     def wait_until_healthy(self, *names: str, timeout: float = 60) -> None:
-        """Wait until these components, by default `COMPONENTS`, have reported themselves since their last start.
+        """Wait until these components, by default all that were started, have reported themselves since then.
 
         :raises AirflowStartError: one of them ended, or was not healthy in time.
         """
         began = time.monotonic()
-        waiting = {name: self.component(name) for name in names or COMPONENTS}
+        waiting = {name: self.component(name) for name in names or self._components}
         while waiting:
             heartbeats = self.api.heartbeats()
             for component in list(waiting.values()):
                 if not component.is_running():
                     raise AirflowStartError(f"Airflow's {component.name} ended", component)
-                seconds = heartbeats.get(component.command, 0) - component.started_at
+                if component.name == TASK_API:
+                    heartbeats[TASK_API] = self.api.answers_tasks(self.task_port)
+                seconds = heartbeats.get(component.name, heartbeats.get(component.command, 0)) - component.started_at
                 if seconds > 0:
                     del waiting[component.name]
                     self.startup_seconds[component.name] = round(seconds, 1)
@@ -209,7 +220,7 @@ class LocalAirflow:
             "api_auth.jwt_secret": self._secret,
             "core.dags_are_paused_at_creation": False,
             "core.dags_folder": self.dags_folder,
-            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.execution_api_server_url": f"http://127.0.0.1:{self.task_port}/execution/",
             "core.executor": "LocalExecutor",
             "core.fernet_key": "",
             # The default asks the name service, which may be slow or absent.

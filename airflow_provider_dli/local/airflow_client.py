@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -16,6 +17,8 @@ Json = dict[str, Any]
 class AirflowClient:
     """Client of `/api/v2` (Airflow 3) of one Airflow, logged in as one user.
 
+    May be used from several threads; it sends one request at a time.
+
     Every method raises `requests.HTTPError`, with Airflow's explanation, unless the answer is a 2xx; waiting
     methods raise `TimeoutError` with the last state seen.
 
@@ -25,7 +28,7 @@ class AirflowClient:
     def __init__(self, url: str, username: str, password: str) -> None:
         self._url = url
         self._credentials = {"username": username, "password": password}
-        self._session = requests.Session()
+        self._session, self._turn = requests.Session(), threading.Lock()
         # No proxy and no netrc: this talks to the loopback interface.
         self._session.trust_env = False
 
@@ -45,6 +48,13 @@ class AirflowClient:
         }
         beats = {name: datetime.fromisoformat(beat).timestamp() for name, beat in reported.items() if beat}
         return beats | {"api-server": time.time()}
+
+    def answers_tasks(self, port: int) -> float:
+        """Epoch seconds when the API for tasks, at this port, answers now; else 0."""
+        try:
+            return time.time() if self._session.get(f"http://127.0.0.1:{port}/execution/health", timeout=10).ok else 0
+        except requests.RequestException:
+            return 0
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60) -> Json:
         """Wait until the DAG is known, which is when its file was parsed.
@@ -76,6 +86,16 @@ class AirflowClient:
     def task_instances(self, dag_id: str, run_id: str) -> list[Json]:
         """All of a run, mapped ones included (the first 100)."""
         return list(self._request("GET", f"{_run(dag_id, run_id)}/taskInstances?limit=100")["task_instances"])
+
+    def task_instances_of(self, run_ids: Collection[str]) -> list[Json]:
+        """All of these runs, of whatever DAGs, in one call as long as they are at most 100."""
+        path, found = "dags/~/dagRuns/~/taskInstances/list", list[Json]()
+        while True:
+            body = {"dag_run_ids": list(run_ids), "page_limit": 100, "page_offset": len(found)}
+            page = self._request("POST", path, body)
+            found += page["task_instances"]
+            if len(found) >= page["total_entries"] or not page["task_instances"]:
+                return found
 
     def mark_dag_run(self, dag_id: str, run_id: str, state: str) -> None:
         """What "Mark as failed" or "Mark as success" of a DAG run does."""
@@ -146,9 +166,10 @@ class AirflowClient:
             time.sleep(0.2)
 
     def _request(self, method: str, path: str, body: Json | None = None, accept: tuple[int, ...] = ()) -> Json:
-        if "Authorization" not in self._session.headers:
-            self._log_in()
-        answer = self._session.request(method, f"{self._url}/api/v2/{path}", json=body, timeout=60)
+        with self._turn:
+            if "Authorization" not in self._session.headers:
+                self._log_in()
+            answer = self._session.request(method, f"{self._url}/api/v2/{path}", json=body, timeout=60)
         if answer.status_code not in accept:
             _raise_for_status(answer)
         return dict(answer.json()) if answer.content else {}

@@ -47,7 +47,7 @@ def test_it_listens_on_the_loopback_interface_only(airflow: LocalAirflow) -> Non
     processes = psutil.Process(airflow.guardian.pid).children(recursive=True)
     connections = [connection for process in processes for connection in process.net_connections()]
     listening = {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN}
-    assert listening == {("127.0.0.1", airflow.port)}
+    assert listening == {("127.0.0.1", airflow.port), ("127.0.0.1", airflow.task_port)}
 
 
 def test_the_callers_own_airflow_is_out_of_its_reach(airflow: LocalAirflow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,252 @@
+"""A real Airflow and a local DLI on which cases are played side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
+
+from airflow_provider_dli.local.airflow import LocalAirflow
+from airflow_provider_dli.local.handle import LocalDli, LocalJob, LocalRequest
+
+if TYPE_CHECKING:
+    from kill_matrix.cases import Case
+
+T = TypeVar("T")
+
+TASK = "job"
+OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+# How long a job that shall be killed runs: longer than any kill takes, on a busy machine too.
+RUN_FOR = 90
+# How long the calls take that a kill shall meet, in seconds.
+SLOW = 8
+# A job that runs this much longer than its task is left behind, in seconds.
+GRACE = 12
+
+
+class Stage:
+    """
+    Looks at Airflow and at DLI a few times a second, once for all cases.
+
+    :param side_by_side: Cases that are played at the same time.
+    """
+
+    def __init__(self, airflow: LocalAirflow, dli: LocalDli, *, side_by_side: int = 12) -> None:
+        self.airflow, self.dli = airflow, dli
+        self._side_by_side = side_by_side
+        self._jobs: dict[str, list[LocalJob]] = {}
+        self._tasks: dict[str, list[dict[str, Any]]] = {}
+        self._playing: set[str] = set()
+        self._closed = threading.Event()
+        self._watchers = [
+            threading.Thread(target=self._keep, args=(self._look_at_dli, 0.2), daemon=True),
+            threading.Thread(target=self._keep, args=(self._look_at_airflow, 0.7), daemon=True),
+        ]
+
+    def __enter__(self) -> Stage:
+        self.dli.settings(queues={"default": 100})
+        self.dli.fault("projects", "latency", times=None, seconds=SLOW)
+        for dag_id in ("kill_once", "kill_retried", "kill_execution_timeout", "kill_dagrun_timeout", "kill_mapped"):
+            self.airflow.api.wait_for_dag(dag_id)
+        for watcher in self._watchers:
+            watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        for watcher in self._watchers:
+            watcher.join()
+        self.dli.clear_faults()
+
+    def play(self, cases: Iterable[Case]) -> dict[str, Outcome]:
+        """Play all cases, those that disturb others one by one at the end; returns what came of each by its name."""
+        together = [case for case in cases if not case.path.alone]
+        alone = [case for case in cases if case.path.alone]
+        with ThreadPoolExecutor(self._side_by_side) as threads:
+            outcomes = list(threads.map(self._play_one, together))
+        outcomes += [self._play_one(case) for case in alone]
+        return {outcome.name: outcome for outcome in outcomes}
+
+    def jobs(self, run_id: str) -> list[LocalJob]:
+        """The DLI jobs of a DAG run, oldest first."""
+        return self._jobs.get(run_id, [])
+
+    def tasks(self, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a DAG run, as Airflow's REST API shows them, by map index."""
+        return self._tasks.get(run_id, [])
+
+    def callbacks(self, run_id: str) -> list[str]:
+        """The callbacks that Airflow has called for a DAG run."""
+        notes = self.airflow.home / "callbacks.txt"
+        lines = notes.read_text().splitlines() if notes.exists() else []
+        return [callback for run, callback in map(str.split, lines) if run == run_id]
+
+    def _play_one(self, case: Case) -> Outcome:
+        run = Run(self, case)
+        self._playing.add(run.id)
+        try:
+            run.start()
+            case.moment.reach(run)
+            run.killed_at = time.time()
+            case.path.act(run)
+            case.moment.leave(run)
+            run.settle()
+        except Exception as problem:
+            run.problem = problem
+        outcome = run.outcome()
+        self._playing.remove(run.id)
+        return outcome
+
+    def _keep(self, look: Callable[[], None], seconds: float) -> None:
+        while not self._closed.wait(seconds):
+            # Airflow is away at times, for a case may end its api-server.
+            with contextlib.suppress(Exception):
+                look()
+
+    def _look_at_dli(self) -> None:
+        found = defaultdict(list)
+        for job in self.dli.jobs():
+            found[job.tags.get("airflow_run", "")].append(job)
+        self._jobs = found
+
+    def _look_at_airflow(self) -> None:
+        found = defaultdict(list)
+        for task in self.airflow.api.task_instances_of(self._playing) if self._playing else ():
+            found[task["dag_run_id"]].append(task)
+        self._tasks = found
+
+
+@dataclass
+class Outcome:
+    """What came of one case."""
+
+    name: str
+    case: Case
+    jobs: list[LocalJob]
+    states: list[str]
+    tries: int
+    killed_at: float
+    over_at: float
+    callbacks: list[str]
+    log: str
+    problem: Exception | None = None
+
+    @property
+    def until_delete(self) -> float | None:
+        """Seconds from the kill to the first DELETE."""
+        deletes = [at for job in self.jobs for at in job.cancel_requests if at >= self.killed_at]
+        return min(deletes) - self.killed_at if deletes else None
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: task {self.states} after {self.tries} tries, problem: {self.problem!r}"]
+        moments = {"killed": self.killed_at, "over": self.over_at}
+        for number, job in enumerate(self.jobs, start=1):
+            moments |= {f"job {number} submitted": job.submitted_at, f"job {number} {job.status}": job.ended_at or 0}
+            moments |= {f"DELETE of job {number} ({n})": at for n, at in enumerate(job.cancel_requests)}
+        lines += [f"{at - self.killed_at:+8.2f} s  {what}" for what, at in sorted(moments.items(), key=lambda m: m[1])]
+        return "\n".join([*lines, *(job.tags.get("airflow_attempt", "") for job in self.jobs), self.log])
+
+
+@dataclass
+class Run:
+    """The DAG run of one case while it is played."""
+
+    stage: Stage
+    case: Case
+    killed_at: float = 0
+    over_at: float = 0
+    problem: Exception | None = None
+    frozen: psutil.Process | None = None
+    _since: int = 0
+    _deleted: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        self.api, self.dli = self.stage.airflow.api, self.stage.dli
+        self.dag_id, self.id = self.case.path.dag, self.case.name
+
+    def start(self) -> None:
+        """Have the first job of this run last, and start the run."""
+        self._since = max((request.seq for request in self.dli.requests()), default=0)
+        for _ in range(self.case.path.long_jobs):
+            self.dli.will(matching=self.sql, run_for=self.case.run_for)
+        self.api.trigger(self.dag_id, run_id=self.id)
+
+    @property
+    def sql(self) -> str:
+        """What only the statements of this run contain."""
+        return f"'case {self.id}'"
+
+    @property
+    def jobs(self) -> list[LocalJob]:
+        return self.stage.jobs(self.id)
+
+    @property
+    def tasks(self) -> list[dict[str, Any]]:
+        return self.stage.tasks(self.id)
+
+    @property
+    def task(self) -> psutil.Process:
+        """The process of the first try's task."""
+        return psutil.Process(self.tasks[0]["pid"])
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        parent = self.task.parent()
+        assert parent, "the task has lost its supervisor"
+        return parent
+
+    def until(self, found: Callable[[], T], what: str, timeout: float = 90) -> T:
+        """Wait until this is true and return it."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with contextlib.suppress(psutil.Error, IndexError):
+                if answer := found():
+                    return answer
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {timeout:g} s")
+            time.sleep(0.1)
+
+    def under_way(self, call: str) -> LocalRequest | None:
+        """A request of this run's task process that waits for its answer."""
+        if not self.tasks or not self.tasks[0]["pid"]:
+            return None
+        mine = {f"{c.laddr.ip}:{c.laddr.port}" for c in self.task.net_connections() if c.laddr}
+        requests = self.dli.requests(call, since=self._since)
+        return next((each for each in requests if each.answered_at is None and each.connection in mine), None)
+
+    def settle(self) -> None:
+        """Wait until the run is over, and for its jobs as long as nobody may call them left behind."""
+        self.until(self._is_over, "the task is over", timeout=200)
+        self.over_at = time.time()
+        with contextlib.suppress(TimeoutError):
+            self.until(lambda: not any(job.is_active for job in self.jobs), "no job is active", timeout=GRACE)
+        # What a late retry or a late kill would still do.
+        time.sleep(2)
+
+    def outcome(self) -> Outcome:
+        logs = sorted(self.stage.airflow.home.glob(f"logs/dag_id={self.dag_id}/run_id={self.id}/**/*.log"))
+        return Outcome(
+            name=self.id,
+            case=self.case,
+            jobs=[job for job in self.dli.jobs() if job.tags.get("airflow_run") == self.id],
+            states=[task["state"] for task in self.tasks],
+            tries=max((task["try_number"] for task in self.tasks), default=0),
+            killed_at=self.killed_at,
+            over_at=self.over_at,
+            callbacks=self.stage.callbacks(self.id),
+            log="\n".join(f"--- {log}\n{log.read_text()[-6000:]}" for log in logs),
+            problem=self.problem,
+        )
+
+    def _is_over(self) -> bool:
+        if self.case.path.ends == "gone":
+            return not self.tasks
+        enough = max((task["try_number"] for task in self.tasks), default=0) >= self.case.path.tries
+        return enough and all(task["state"] in OVER for task in self.tasks)
