@@ -144,7 +144,7 @@ class LocalAirflow:
     ) -> None:
         self.stop()
 
-    def wait_until_healthy(self, *names: str, timeout: float = 60) -> None:
+    def wait_until_healthy(self, *names: str, timeout: float = 120) -> None:
         """Wait until these components, by default all that were started, have reported themselves since then.
 
         :raises AirflowStartError: one of them ended, or was not healthy in time.

@@ -45,7 +45,7 @@ def start_demo(bytecode: None, tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 def test_it_shows_the_job_cancelled_and_ctrl_c_ends_a_kept_one(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
     demo = start_demo("--keep")
-    story = read_until(demo, "Ctrl-C ends them", timeout=120) + read_until(demo, "_local/jobs", timeout=5)
+    story = read_until(demo, "Ctrl-C ends them", timeout=240) + read_until(demo, "_local/jobs", timeout=5)
     steps = [
         "the task submitted the job",
         "the DAG run was marked failed",
@@ -66,7 +66,7 @@ def test_it_shows_the_job_cancelled_and_ctrl_c_ends_a_kept_one(start_demo: Calla
 
 def test_killed_with_sigkill_while_the_job_runs(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
     demo = start_demo()
-    read_until(demo, "The job is RUNNING in DLI", timeout=120)
+    read_until(demo, "The job is RUNNING in DLI", timeout=240)
     family = family_of(demo)
     assert len(family) > 20  # the Airflow, its workers and the task, and the local DLI
     demo.kill()
