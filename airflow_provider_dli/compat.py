@@ -18,11 +18,16 @@ def connection_form(connection_type: Mapping[str, Any]) -> dict[str, Any]:
 
     widgets = {}
     for name, field in connection_type["conn-fields"].items():
-        secret = field["schema"].get("format") == "password"
+        schema, description = field["schema"], field["description"]
+        secret = schema.get("format") == "password"
+        if "enum" in schema:
+            # There is no choice to click on: say what to write.
+            choices = [f"{value}: {schema['values_display'][value]}" for value in schema["enum"]]
+            description = " ".join([description, *(f"{choice}." for choice in choices)])
         widgets[name] = (PasswordField if secret else StringField)(
             field["label"],
             widget=(BS3PasswordFieldWidget if secret else BS3TextFieldWidget)(),
-            description=field["description"],
+            description=description,
             validators=[Optional()],
         )
     return widgets

@@ -42,32 +42,43 @@ def get_provider_info() -> dict[str, Any]:
                     "hidden-fields": ["schema", "extra"],
                     "relabeling": {
                         "login": "IAM user or access key (AK)",
-                        "password": "IAM password or secret key (SK)",
+                        "password": "Password or secret key (SK)",
                         "host": "DLI endpoint",
+                        "port": "DLI port",
                     },
-                    "placeholders": {"host": "only to override the one that follows from the region"},
+                    "placeholders": {
+                        "host": "leave empty: follows from the region, under Extra Fields",
+                        "port": "only with a DLI endpoint",
+                    },
                 },
                 "conn-fields": {
                     "auth_type": {
                         "label": "Authentication",
-                        "schema": {"type": ["string", "null"], "enum": ["password", "ak_sk"], "default": "password"},
-                        "description": "password: an IAM user. ak_sk: an access key pair.",
+                        "schema": {
+                            "type": ["string", "null"],
+                            "enum": ["password", "ak_sk"],
+                            "values_display": {
+                                "password": "IAM user and password",
+                                "ak_sk": "Access key and secret key (AK/SK)",
+                            },
+                            "default": "password",
+                        },
+                        "description": "What the user and the password of this connection are.",
                     },
                     "region": {
                         "label": "Region",
                         "schema": {"type": ["string", "null"]},
-                        "description": "Such as eu-de (Open Telekom Cloud) or cn-north-4 (Huawei Cloud). "
-                        "The endpoints of DLI and IAM follow from it.",
+                        "description": "Such as eu-de (Open Telekom Cloud) or cn-north-4 (Huawei Cloud).",
                     },
                     "project_id": {
-                        "label": "Project id",
+                        "label": "Project ID",
                         "schema": {"type": ["string", "null"]},
-                        "description": "Or give the project name.",
+                        "description": "This or the project name. In the console under My Credentials.",
                     },
                     "project_name": {
                         "label": "Project name",
                         "schema": {"type": ["string", "null"]},
-                        "description": "Of a main project, the region. Needed only without a project id.",
+                        "description": "Instead of the project ID. A region's main project is named like the region.",
                     },
                     "domain_name": {
                         "label": "Account (domain) name",
@@ -92,7 +103,7 @@ def get_provider_info() -> dict[str, Any]:
                     "iam_endpoint": {
                         "label": "IAM endpoint",
                         "schema": {"type": ["string", "null"]},
-                        "description": "Only to override the one that follows from the region.",
+                        "description": "Leave empty: follows from the region.",
                     },
                     "verify": {
                         "label": "Verify TLS certificates",
@@ -100,9 +111,10 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "true (the default), false, or the path of a CA bundle.",
                     },
                     "timeout": {
-                        "label": "Timeout",
-                        "schema": {"type": ["string", "null"]},
-                        "description": "Seconds to wait for an answer of DLI. Default 60.",
+                        "label": "Timeout (seconds)",
+                        # No text: Airflow warns in every task's log of a text of an extra that is as short as "60".
+                        "schema": {"type": ["number", "null"], "minimum": 1},
+                        "description": "How long to wait for an answer of DLI. Default 60.",
                     },
                 },
             }
