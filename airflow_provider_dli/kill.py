@@ -54,28 +54,29 @@ def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout
     :param what: What it does, for the error.
     :raises DliTemporaryError: The time was over.
     """
-    # A SimpleQueue may be used from a signal handler and beside one: it takes no lock of Python's.
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    answers: list[tuple[T | None, BaseException | None]] = []
+    # Not a queue: until Python 3.12 the `get(timeout=...)` of a SimpleQueue waits for ever when a signal handler that
+    # interrupts it takes longer than the timeout, as an `on_kill` does.
+    answered = threading.Lock()
+    answered.acquire()
 
     def run() -> None:
         try:
-            answers.put((function(), None))
+            answers.append((function(), None))
         except BaseException as error:
-            answers.put((None, error))
+            answers.append((None, error))
+        answered.release()
 
     threading.Thread(target=run, name="dli-call", daemon=True).start()
     end = time.monotonic() + timeout
-    while True:
-        try:
-            result, error = answers.get(timeout=SLICE)
-        except queue.Empty:
-            watch()
-            if time.monotonic() > end:
-                raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s") from None
-            continue
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]  # None only when the function returned None
+    while not answered.acquire(timeout=SLICE):
+        watch()
+        if time.monotonic() > end:
+            raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s")
+    result, error = answers[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # None only when the function returned None
 
 
 class KillSwitch:
@@ -88,6 +89,7 @@ class KillSwitch:
 
     def __init__(self) -> None:
         self.killed = False
+        self._killed_at = 0.0
         self.job_id: str | None = None
         self._find: Callable[[], str | None] | None = None
         self._reset(None, None)
@@ -116,6 +118,8 @@ class KillSwitch:
 
         Does no harm when called again, also while an earlier call still waits.
         """
+        if not self.killed:
+            self._killed_at = time.monotonic()
         self.killed = self._unwanted = True
         self._orders.put(True)
         self._wait_until_settled(KILL_GRACE)
@@ -143,7 +147,8 @@ class KillSwitch:
         Submit the job and note its id, with no gap in which a signal or a timeout could lose it.
 
         Sending and noting happen in a thread, for signals and timeouts only ever interrupt the main one. A
-        kill that comes before the answer is seen when the answer arrives.
+        kill that comes before the answer is seen when the answer arrives, or 30 s later: to end earlier would
+        leave the job behind. (Where Airflow sends SIGKILL after 5 s, it is the one to end it.)
 
         :param send: Submits the job.
         :param timeout: Seconds after which the answer counts as lost.
@@ -166,7 +171,10 @@ class KillSwitch:
         except DliTaskKilledError:
             self._submitting = False
             raise
-        return call_in_thread(run, self.check, timeout, "submit of the job")
+        job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
+        if self._unwanted:
+            self._wait_until_settled(KILL_GRACE)
+        return job
 
     def follow(self, job_id: str) -> None:
         """From now on, cancel this job when the task is killed."""
@@ -186,6 +194,10 @@ class KillSwitch:
     def release(self) -> None:
         """The job that was followed is over; from now on a kill has nothing to cancel."""
         self.job_id = None
+
+    def _check_submit(self) -> None:
+        if not self._submitting or time.monotonic() > self._killed_at + CANCEL_WITHIN:
+            self.check()
 
     def _reset(self, cancel: Callable[[str], Cancellation] | None, log: Logger | None) -> None:
         self._cancel = cancel

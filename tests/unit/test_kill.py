@@ -102,6 +102,19 @@ def test_a_kill_during_the_submit_cancels_when_the_answer_arrives(dli_local, sta
     wait_until_cancelled(dli_local)
 
 
+def test_a_kill_during_the_submit_stays_for_a_late_answer(dli_local, start):
+    """Where nothing sends SIGKILL after 5 s: Airflow does not when it was its supervisor that got SIGTERM."""
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=6)
+    task = start()
+    wait_for_call(dli_local, "submit")
+    task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    assert states(dli_local) == ["CANCELLED"]
+    assert "accepted the cancel" in outcome.message
+
+
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_a_kill_during_a_status_call_that_never_ends(dli_local, start, fault):
     dli_local.will(run_for=60)
@@ -113,6 +126,19 @@ def test_a_kill_during_a_status_call_that_never_ends(dli_local, start, fault):
     assert outcome.ended - killed < 1.5
     assert outcome.error == "DliTaskKilledError"
     wait_until_cancelled(dli_local)
+
+
+def test_a_slow_cancel_during_a_status_call_that_never_ends(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("status", "hang", times=None)
+    dli_local.fault("cancel", "latency", seconds=1)
+    task = start()
+    wait_for_call(dli_local, "status")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 2.5
+    assert outcome.error == "DliTaskKilledError"
+    assert states(dli_local) == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
