@@ -47,6 +47,10 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
         yield airflow
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-kill-table", action="store_true", help="write what the kill matrix measures into README.md")
+
+
 def canaries(dli: LocalDli) -> dict[str, str]:
     """Connections whose secrets must not show up anywhere, most of them wrong."""
     password, key = dli.connection("password"), dli.connection("ak_sk")

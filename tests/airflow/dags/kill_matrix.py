@@ -41,5 +41,8 @@ with DAG("kill_execution_timeout", **MANY):
 with DAG("kill_dagrun_timeout", dagrun_timeout=timedelta(seconds=30), **MANY):
     DliSubmitSqlJobOperator(**TASK, sql=SQL)
 
+with DAG("kill_paused", **MANY):
+    DliSubmitSqlJobOperator(**TASK, sql=SQL)
+
 with DAG("kill_mapped", **MANY):
-    DliSubmitSqlJobOperator.partial(**TASK, retries=1).expand(sql=[f"{SQL}, {index}" for index in range(3)])
+    DliSubmitSqlJobOperator.partial(**TASK, retries=1).expand(sql=[f"{SQL}, {index}" for index in (0, 1, 2)])

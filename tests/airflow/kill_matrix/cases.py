@@ -12,7 +12,7 @@ import psutil
 import requests
 
 from airflow_provider_dli.local.airflow import TASK_API
-from kill_matrix.stage import OVER, RUN_FOR, SLOW, TASK, Run
+from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Path:
     :param who: Who sees to the job.
     :param tries: Tries of the task until the end; the second one runs its own job unless it took over the first.
     :param dag: DAG that the case is a run of.
-    :param alone: Whether other cases cannot go on beside it.
+    :param alone: Whether other cases cannot go on beside it; it is played at one moment only.
+    :param kills: Whether the job shall end.
+    :param moments: Names of the moments at which it can be played; all by default.
     """
 
     name: str
@@ -40,7 +42,8 @@ class Path:
     tries: int = 1
     dag: str = "kill_retried"
     alone: bool = False
-    long_jobs: int = 1
+    kills: bool = True
+    moments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Moment:
     :param reach: Returns when it has come; the calls that are slow then last long enough.
     :param leave: Lets what was held go on, after the kill.
     :param has_job: Whether the killed try has, or will have, a job.
+    :param lasts: Seconds after the kill within which its job may still come.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Moment:
     reach: Callable[[Run], None]
     leave: Callable[[Run], None] = lambda run: None
     has_job: bool = True
+    lasts: float = 0
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,25 @@ class Case:
     @property
     def run_for(self) -> float:
         """Seconds that the first job runs when nobody cancels it: one that the next try takes over ends sooner."""
-        return 40 if self.path.job == "FINISHED" else RUN_FOR
+        return 40 if self.path.job == "FINISHED" or self.path is ONE_OF_THREE else RUN_FOR
+
+    @property
+    def long_jobs(self) -> int:
+        """Number of jobs that run that long; later ones are done at once."""
+        return 3 if self.path is ONE_OF_THREE else 1
 
     @property
     def jobs(self) -> tuple[str, ...]:
         """The end states of the jobs, in the order of their submits."""
-        first = EXCEPTIONS.get((self.path.name, self.moment.name), self.path.job)
-        jobs = (first,) if self.moment.has_job else ()
+        if found := EXCEPTIONS.get((self.path.name, self.moment.name)):
+            return found
+        jobs = (self.path.job,) if self.moment.has_job else ()
         return jobs if self.path.tries == 1 or "FINISHED" in jobs else (*jobs, "FINISHED")
+
+    @property
+    def only_a_sweep(self) -> bool:
+        """Whether nobody is left to cancel the job."""
+        return "RUNNING" in self.jobs
 
 
 # Paths: what a user does in the UI.
@@ -108,6 +124,8 @@ def mark_run_failed(run: Run) -> None:
 def delete_run(run: Run) -> None:
     """Airflow refuses it (409) while the run goes on, so fail it first."""
     mark_run_failed(run)
+    # A scheduler of 3.3.2 that is just looking at the run when it is deleted ends with ObjectDeletedError.
+    time.sleep(2)
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -122,7 +140,25 @@ def delete_run(run: Run) -> None:
 
 
 def wait_for_timeout(run: Run) -> None:
-    run.until(lambda: run.tasks[0]["state"] in OVER or run.jobs[0].cancel_requests, "the timeout", timeout=60)
+    if run.frozen:
+        return time.sleep(7)
+    return run.until(lambda: run.tasks[0]["state"] in OVER or run.jobs[0].cancel_requests, "the timeout", timeout=60)
+
+
+def leave_alone(run: Run) -> None:
+    """Nobody kills it."""
+
+
+def mark_one_of_three(run: Run) -> None:
+    run.until(lambda: len(run.jobs) == 3, "three jobs")
+    run.killed_at = time.time()
+    run.api.mark_task(run.dag_id, run.id, TASK, "failed", map_index=1)
+
+
+def pause_and_unpause(run: Run) -> None:
+    run.api.pause(run.dag_id)
+    time.sleep(10)
+    run.api.unpause(run.dag_id)
 
 
 # Paths: what a platform does to processes.
@@ -174,8 +210,8 @@ def before_submit(run: Run) -> None:
     run.until(lambda: run.under_way("projects"), "the call before the submit")
 
 
-def during_submit(run: Run, *, work_done: bool = False) -> None:
-    run.dli.fault("submit", "latency", matching=run.sql, seconds=SLOW, work_done=work_done)
+def during_submit(run: Run, *, seconds: float = IN_TIME, work_done: bool = False) -> None:
+    run.dli.fault("submit", "latency", matching=run.sql, seconds=seconds, work_done=work_done)
     run.until(lambda: run.under_way("submit"), "the submit")
 
 
@@ -236,15 +272,33 @@ def _polls(run: Run, answered: bool) -> list[object]:
 
 
 NEXT_TRY = "the next try"
+LAST = {"dag": "kill_once", "moments": ("wait",)}
 PATHS = [
     Path("mark-failed", "task marked failed", mark_task("failed"), "failed"),
     Path("mark-success", "task marked success", mark_task("success"), "success"),
+    Path("mark-failed-last", "task marked failed in its last try", mark_task("failed"), "failed", **LAST),
+    Path("mark-success-last", "task marked success in its last try", mark_task("success"), "success", **LAST),
     Path("clear-task", "task cleared", clear_task, "success", tries=2),
     Path("clear-run", "DAG run cleared", clear_run, "success", tries=2),
     Path("run-failed", "DAG run marked failed", mark_run_failed, "failed"),
+    Path("run-failed-last", "DAG run marked failed in the task's last try", mark_run_failed, "failed", **LAST),
     Path("run-deleted", "DAG run marked failed, then deleted", delete_run, "gone"),
-    Path("execution-timeout", "`execution_timeout`", wait_for_timeout, "failed", dag="kill_execution_timeout"),
-    Path("dagrun-timeout", "`dagrun_timeout`", wait_for_timeout, "skipped", dag="kill_dagrun_timeout"),
+    Path(
+        "execution-timeout",
+        "`execution_timeout`",
+        wait_for_timeout,
+        "failed",
+        dag="kill_execution_timeout",
+        moments=("before", "submit", "started", "late", "answer", "push", "poll", "wait"),
+    ),
+    Path(
+        "dagrun-timeout",
+        "`dagrun_timeout`",
+        wait_for_timeout,
+        "skipped",
+        dag="kill_dagrun_timeout",
+        moments=("wait",),
+    ),
     Path("supervisor-term", "SIGTERM to the supervisor", signal_supervisor(signal.SIGTERM), "success", tries=2),
     Path(
         "supervisor-int",
@@ -291,6 +345,7 @@ PATHS = [
         "FINISHED",
         "nobody",
         alone=True,
+        kills=False,
     ),
     Path(
         "api-server-term",
@@ -302,15 +357,81 @@ PATHS = [
     ),
     Path("api-server", "API server down for long", stop_api_server, "success", tries=2, alone=True),
 ]
+NOBODY = Path("nobody", "nothing", leave_alone, "success", "FINISHED", "nobody", kills=False)
+PAUSED = Path(
+    "pause",
+    "DAG paused",
+    pause_and_unpause,
+    "success",
+    "FINISHED",
+    "nobody",
+    dag="kill_paused",
+    kills=False,
+    moments=("wait",),
+)
+PATHS.append(PAUSED)
+ONE_OF_THREE = Path("mapped", "one of three mapped tasks marked failed", mark_one_of_three, "failed", dag="kill_mapped")
+
 MOMENTS = [
     Moment("before", "before the submit", before_submit, has_job=False),
-    Moment("submit", "during the submit request", during_submit),
+    Moment("submit", "during the submit request", during_submit, lasts=IN_TIME),
     Moment("started", "during the submit request, the job runs", lambda run: during_submit(run, work_done=True)),
+    Moment(
+        "late",
+        "during a submit request that is answered after Airflow's SIGKILL",
+        lambda run: during_submit(run, seconds=SLOW),
+        lasts=SLOW,
+    ),
     Moment("answer", "between the answer and the first poll", with_unread_answer, thaw),
     Moment("push", "during an XCom push", during_push, thaw),
     Moment("poll", "during a status call", during_poll),
     Moment("wait", "while waiting", while_waiting),
     Moment("cancel", "while cancelling", while_cancelling),
 ]
-# The first job, where it is not the path's.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
+EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
+    # Airflow's SIGKILL comes before the task knows its job, and there is no next try.
+    **{(path, "late"): ("RUNNING",) for path in ("mark-failed", "mark-success", "run-failed", "run-deleted")},
+    # The same, and Airflow does not tell the next try that a user cleared the task while it ran: it takes the job over.
+    **{(path, "late"): ("FINISHED",) for path in ("clear-task", "clear-run")},
+    # A task whose supervisor is dead cannot push the job id, and cancels its own job; the next try runs its own.
+    **{
+        ("supervisor-kill", moment): ("CANCELLED", "FINISHED")
+        for moment in ("before", "submit", "started", "late", "answer", "push")
+    },
+    # The DELETE was on its way.
+    **{(path, "cancel"): ("CANCELLED", "FINISHED") for path in ("supervisor-int", "supervisor-kill", "task-kill")},
+    ("last-try-kill", "cancel"): ("CANCELLED",),
+}
+"""End states of the jobs, where they do not follow from the path."""
+
+ALL = [
+    Case(path, moment)
+    for path in PATHS
+    for moment in MOMENTS
+    if moment.name in (path.moments or (("wait",) if path.alone else (moment.name,)))
+]
+"""Every path at every moment at which it can happen."""
+
+BY_NAME = {case.name: case for case in ALL}
+MAPPED = Case(ONE_OF_THREE, next(moment for moment in MOMENTS if moment.name == "wait"))
+
+QUICK = {
+    "mark-failed": "wait",
+    "mark-success": "poll",
+    "clear-task": "started",
+    "clear-run": "wait",
+    "run-failed": "before",
+    "run-deleted": "cancel",
+    "execution-timeout": "wait",
+    "dagrun-timeout": "wait",
+    "supervisor-term": "push",
+    "supervisor-int": "wait",
+    "supervisor-kill": "wait",
+    "task-term": "answer",
+    "task-kill": "submit",
+    "last-try-kill": "wait",
+    "scheduler": "wait",
+    "api-server-term": "wait",
+    "pause": "wait",
+}
+"""Every path but the slowest at one moment, and every moment but "late", for a run of two minutes."""

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DAGS = ("kill_once", "kill_retried", "kill_execution_timeout", "kill_dagrun_timeout", "kill_paused", "kill_mapped")
 TASK = "job"
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 # How long a job that shall be killed runs: longer than any kill takes, on a busy machine too.
 RUN_FOR = 90
 # How long the calls take that a kill shall meet, in seconds.
 SLOW = 8
+# How long a submit may take for its answer to come before the SIGKILL that follows a kill after 5 seconds.
+IN_TIME = 4
 # A job that runs this much longer than its task is left behind, in seconds.
 GRACE = 12
 
@@ -36,10 +39,19 @@ class Stage:
     Looks at Airflow and at DLI a few times a second, once for all cases.
 
     :param side_by_side: Cases that are played at the same time.
+    :param report: Called with what came of a case, in the order in which they end.
     """
 
-    def __init__(self, airflow: LocalAirflow, dli: LocalDli, *, side_by_side: int = 12) -> None:
+    def __init__(
+        self,
+        airflow: LocalAirflow,
+        dli: LocalDli,
+        *,
+        side_by_side: int = 12,
+        report: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
         self.airflow, self.dli = airflow, dli
+        self._report = report
         self._side_by_side = side_by_side
         self._jobs: dict[str, list[LocalJob]] = {}
         self._tasks: dict[str, list[dict[str, Any]]] = {}
@@ -53,7 +65,7 @@ class Stage:
     def __enter__(self) -> Stage:
         self.dli.settings(queues={"default": 100})
         self.dli.fault("projects", "latency", times=None, seconds=SLOW)
-        for dag_id in ("kill_once", "kill_retried", "kill_execution_timeout", "kill_dagrun_timeout", "kill_mapped"):
+        for dag_id in DAGS:
             self.airflow.api.wait_for_dag(dag_id)
         for watcher in self._watchers:
             watcher.start()
@@ -102,6 +114,7 @@ class Stage:
             run.problem = problem
         outcome = run.outcome()
         self._playing.remove(run.id)
+        self._report(outcome)
         return outcome
 
     def _keep(self, look: Callable[[], None], seconds: float) -> None:
@@ -174,8 +187,7 @@ class Run:
     def start(self) -> None:
         """Have the first job of this run last, and start the run."""
         self._since = max((request.seq for request in self.dli.requests()), default=0)
-        for _ in range(self.case.path.long_jobs):
-            self.dli.will(matching=self.sql, run_for=self.case.run_for)
+        self.dli.will(matching=self.sql, run_for=self.case.run_for, times=self.case.long_jobs)
         self.api.trigger(self.dag_id, run_id=self.id)
 
     @property
@@ -225,6 +237,7 @@ class Run:
         """Wait until the run is over, and for its jobs as long as nobody may call them left behind."""
         self.until(self._is_over, "the task is over", timeout=200)
         self.over_at = time.time()
+        time.sleep(max(0, self.killed_at + self.case.moment.lasts - time.time()))
         with contextlib.suppress(TimeoutError):
             self.until(lambda: not any(job.is_active for job in self.jobs), "no job is active", timeout=GRACE)
         # What a late retry or a late kill would still do.

@@ -1,0 +1,70 @@
+"""
+Every kill of a running task: no job is left, and nothing runs twice.
+
+``pytest`` plays one case of every path, ``pytest -m matrix -n 0`` all others; see ``kill_matrix``.
+"""
+
+from __future__ import annotations
+
+import pytest
+from kill_matrix import table, verdict
+from kill_matrix.cases import ALL, BY_NAME, MAPPED, PATHS, QUICK, Case
+from kill_matrix.stage import Outcome, Stage
+
+from airflow_provider_dli.local.airflow import LocalAirflow
+from airflow_provider_dli.local.handle import LocalDli
+
+pytestmark = pytest.mark.timeout(2400)
+
+
+def is_quick(case: Case) -> bool:
+    return QUICK.get(case.path.name) == case.moment.name
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDli) -> dict[str, Outcome]:
+    """What came of all cases that were asked for, played side by side."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items if "outcomes" in item.fixturenames]
+    cases = {call.params["case"].name: call.params["case"] for call in calls if call and "case" in call.params}
+    with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
+        outcomes = stage.play(cases.values())
+    if request.config.getoption("--write-kill-table"):
+        table.write(outcomes)
+    return outcomes
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=() if is_quick(case) else pytest.mark.matrix) for case in ALL]
+)
+def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[case.name]
+    assert outcome.problem is None, outcome
+    assert tuple(job.status for job in outcome.jobs) == case.jobs, outcome
+    if case.path.ends == "gone":
+        assert outcome.states == [], outcome
+    else:
+        assert (outcome.states, outcome.tries) == ([case.path.ends], case.path.tries), outcome
+    wrongs = verdict.wrongs(outcome)
+    assert wrongs.pop("orphans") == case.only_a_sweep, outcome
+    assert not any(wrongs.values()), f"{wrongs} in {outcome}"
+
+
+@pytest.mark.parametrize("case", [pytest.param(MAPPED, id=MAPPED.name)])
+def test_a_kill_of_one_mapped_task_leaves_the_others_alone(case: Case, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[case.name]
+    assert outcome.problem is None, outcome
+    assert outcome.states == ["success", "failed", "success"], outcome
+    jobs = sorted(outcome.jobs, key=lambda job: job.statement)
+    assert [job.status for job in jobs] == ["FINISHED", "CANCELLED", "FINISHED"], outcome
+    assert [bool(job.cancel_requests) for job in jobs] == [False, True, False], outcome
+
+
+@pytest.mark.parametrize("case", [pytest.param(BY_NAME["execution-timeout.wait"], id="execution-timeout.wait")])
+def test_with_an_execution_timeout_dli_itself_has_a_bound(case: Case, outcomes: dict[str, Outcome]) -> None:
+    [job] = outcomes[case.name].jobs
+    [bound] = [setting for setting in job.conf if "dli.sql.job.timeout" in setting]
+    assert 6 < int(bound.partition("=")[2]) <= 66
+
+
+def test_the_readme_says_what_happens() -> None:
+    assert [cells[0] for cells in table.rows(table.README.read_text())] == [path.title for path in PATHS]
