@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -12,6 +13,9 @@ from playwright.sync_api import Locator, Page, expect
 from airflow_provider_dli.get_provider_info import get_provider_info
 from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
+
+# A mark, as a fixture would skip only after Airflow has been started.
+pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium: apt-get install chromium")
 
 FORM = get_provider_info()["connection-types"][0]
 
