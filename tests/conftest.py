@@ -48,7 +48,9 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-kill-table", action="store_true", help="write what the kill matrix measures into README.md")
+    parser.addoption(
+        "--write-kill-table", action="store_true", help="write what the kill matrix measures into README.md"
+    )
 
 
 def canaries(dli: LocalDli) -> dict[str, str]:
