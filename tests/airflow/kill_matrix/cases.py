@@ -177,7 +177,11 @@ def restart_scheduler(run: Run) -> None:
     scheduler = run.stage.airflow.component("scheduler")
     scheduler.process.terminate()
     run.until(lambda: not any(job.is_active for job in run.jobs), "the job is over", timeout=60)
-    scheduler.wait(60)
+    try:
+        scheduler.wait(20)
+    except TimeoutError:
+        # It waits for ever for workers that other cases have killed. Platforms wait as little.
+        scheduler.kill()
     scheduler.start()
     run.stage.airflow.wait_until_healthy("scheduler")
 
