@@ -249,8 +249,8 @@ def _keep(console: Console, airflow: LocalAirflow, dli: LocalDli) -> None:
         f"login      {airflow.username} / {airflow.password}",
         f"local DLI  {dli.url}/_local/jobs",
     ]
-    console.print(Panel("\n".join(lines), title="Both are running; Ctrl-C ends them", expand=False))
     with contextlib.suppress(Interrupted):
+        console.print(Panel("\n".join(lines), title="Both are running; Ctrl-C ends them", expand=False))
         while True:
             time.sleep(1)
 
