@@ -1,7 +1,7 @@
 """
 Every kill of a running task: no job is left, and nothing runs twice.
 
-``pytest`` plays one case of every path, ``pytest -m matrix -n 0`` all others; see ``kill_matrix``.
+``pytest -m matrix -n 0`` plays all cases; see ``kill_matrix``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kill_matrix.stage import Outcome, Stage
 from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(2400)]
 
 
 def is_quick(case: Case) -> bool:
