@@ -16,7 +16,7 @@ from airflow_provider_dli.api import sql
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliPermissionError, DliTemporaryError
 from airflow_provider_dli.hooks import dli as hooks
 
-TIMEOUT = 0.5
+TIMEOUT = 1.0
 
 FAULTS = {
     "500": {"kind": "status", "status": 500, "error_code": "APIG.0601", "error_msg": "internal"},
@@ -32,7 +32,7 @@ FAULTS = {
     "dropped after": {"kind": "drop_after"},
     "hangs": {"kind": "hang"},
     "hangs after": {"kind": "hang_after"},
-    "drips": {"kind": "drip", "seconds": 0.3},
+    "drips": {"kind": "drip", "seconds": 0.6},
     "truncated": {"kind": "truncate"},
     "empty": {"kind": "empty"},
     "page of a proxy": {"kind": "html"},
@@ -80,7 +80,7 @@ def expected(call, fault):
 
 @pytest.fixture
 def tired_hook(connect, monkeypatch):
-    """A hook that waits half a second for an answer, also of a submit, and repeats soon."""
+    """A hook that waits a second for an answer, also of a submit, and repeats soon."""
     monkeypatch.setattr(sql, "_SUBMIT_TIMEOUT", TIMEOUT)
     monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
     hook = connect(extra={"timeout": TIMEOUT})

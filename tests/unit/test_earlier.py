@@ -140,7 +140,8 @@ class TestOverTheWire:
         assert first.ended_at <= second.submitted_at
 
     def test_a_cleared_task_runs_again_what_had_finished(self, dli_local, run, lost):
-        lost(run_for=0)
+        job_id = lost(run_for=0)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
         run(2, max_tries=5)
         assert [job.status for job in dli_local.jobs()] == ["FINISHED", "FINISHED"]
 
