@@ -73,8 +73,9 @@ class LocalAirflow:
     ) -> None:
         self.dags_folder = dags_folder
         self.python = python
-        self.port = port or free_port()
-        self.task_port = free_port() if task_api_apart else self.port
+        self._held = [hold_port(port or 0), *([hold_port()] if task_api_apart else [])]
+        self.port = port or self._held[0].getsockname()[1]
+        self.task_port = self._held[-1].getsockname()[1] if task_api_apart else self.port
         self.username, self.password = "admin", secrets.token_urlsafe(12)
         self._secret = secrets.token_hex(32)
         self.api = AirflowClient(self.url, self.username, self.password)
@@ -130,6 +131,8 @@ class LocalAirflow:
                 self._report("Airflow: ending its processes")
             finally:
                 guardian.close()
+                for holder in self._held:
+                    holder.close()
 
     def keep_home(self) -> None:
         """Leave the temporary home behind at the end, for the logs in it."""
@@ -342,11 +345,17 @@ class AirflowStartError(RuntimeError):
         super().__init__(f"{reason}. The end of its log:\n{component.log_tail()}\nThe whole log: {component.log}")
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def hold_port(port: int = 0) -> socket.socket:
+    """Keep a TCP port of the loopback interface, by default a free one, from everybody but who listens on it.
+
+    It may take a server half a minute from its start to its port: long enough for another one to take it.
+    """
+    holder = socket.socket()
+    # As uvicorn does: two may have the same port as long as one does not listen.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with contextlib.suppress(OSError):  # the server will say it better
+        holder.bind(("127.0.0.1", port))
+    return holder
 
 
 def _is_foreign(variable: str) -> bool:

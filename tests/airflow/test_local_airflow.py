@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import psutil
@@ -48,6 +49,14 @@ def test_it_listens_on_the_loopback_interface_only(airflow: LocalAirflow) -> Non
     connections = [connection for process in processes for connection in process.net_connections()]
     listening = {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN}
     assert listening == {("127.0.0.1", airflow.port), ("127.0.0.1", airflow.task_port)}
+
+
+def test_a_port_is_kept_until_airflow_listens_on_it() -> None:
+    airflow = LocalAirflow(Path())
+    with pytest.raises(OSError, match="in use"), socket.socket() as another:
+        another.bind(("127.0.0.1", airflow.port))
+    with socket.create_server(("127.0.0.1", airflow.port)):
+        pass
 
 
 def test_the_callers_own_airflow_is_out_of_its_reach(airflow: LocalAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
