@@ -46,8 +46,8 @@ def judge(jobs: Iterable[Job], mine: identity.Identity, *, reuse: bool) -> list[
     """
     Decide about all jobs of earlier tries, the latest try first.
 
-    Of several, only the latest can be re-attached to or give the result; the others that are active are
-    cancelled. Jobs whose identity cannot be read back are not in the list.
+    Of several of this generation, only the latest can be re-attached to or give the result; the others that are
+    active are cancelled. Jobs whose identity cannot be read back are not in the list.
 
     :param jobs: Jobs that carry the ``airflow_ti`` of this try.
     :param mine: This try.
@@ -55,9 +55,10 @@ def judge(jobs: Iterable[Job], mine: identity.Identity, *, reuse: bool) -> list[
     """
     found = [(job, attempt) for job in jobs if (attempt := identity.read_attempt(job.tags)) is not None]
     found.sort(key=lambda pair: (pair[1].try_number, pair[0].start_time is not None, pair[0].start_time), reverse=True)
+    # Others, of another Airflow for example, may be later than the latest of ours.
+    latest = next((job for job, attempt in found if attempt.generation == mine.generation), None)
     return [
-        Earlier(job, attempt, _verdict(job, attempt, mine, reuse=reuse and index == 0))
-        for index, (job, attempt) in enumerate(found)
+        Earlier(job, attempt, _verdict(job, attempt, mine, reuse=reuse and job is latest)) for job, attempt in found
     ]
 
 

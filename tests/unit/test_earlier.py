@@ -78,6 +78,15 @@ def test_the_highest_try_counts_and_other_active_ones_are_cancelled():
     ]
 
 
+def test_a_later_job_of_another_airflow_does_not_take_the_place_of_ours():
+    jobs = [a_job("RUNNING", "ours"), a_job("RUNNING", "theirs", try_number=2, **CLEARED_RUN)]
+    found = judge(jobs, dataclasses.replace(FIRST, try_number=2), reuse=True)
+    assert [(earlier.job.id, earlier.verdict) for earlier in found] == [
+        ("theirs", Verdict.LEAVE),
+        ("ours", Verdict.REATTACH),
+    ]
+
+
 def test_a_job_whose_attempt_cannot_be_read_is_not_judged():
     for value in ("", "nonsense", "2:1.2:1:-1:0:task:abc", "1:1.2:x:-1:0:task:abc"):
         job = dataclasses.replace(a_job("RUNNING"), tags={identity.ATTEMPT: value})
