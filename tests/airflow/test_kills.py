@@ -43,7 +43,8 @@ def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
     if case.path.ends == "gone":
         assert outcome.states == [], outcome
     else:
-        assert (outcome.states, outcome.tries) == ([case.path.ends], case.path.tries), outcome
+        assert outcome.states == [case.path.ends], outcome
+        assert outcome.tries == case.path.tries or (case.path.alone and outcome.tries > case.path.tries), outcome
     wrongs = verdict.wrongs(outcome)
     assert wrongs.pop("orphans") == case.only_a_sweep, outcome
     assert not any(wrongs.values()), f"{wrongs} in {outcome}"

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import psutil
 import requests
@@ -26,7 +27,8 @@ class Path:
     :param ends: State of the task at the end; ``gone`` when its run is deleted.
     :param job: State of the job that ran at the moment of the kill, at the end.
     :param who: Who sees to the job.
-    :param tries: Tries of the task until the end; the second one runs its own job unless it took over the first.
+    :param tries: Tries of the task until the end; the second one runs its own job unless it took over the first. One
+        that is played alone may take more: without an API server a try can be over before it has begun.
     :param dag: DAG that the case is a run of.
     :param alone: Whether other cases cannot go on beside it; it is played at one moment only.
     :param kills: Whether the job shall end.
@@ -139,10 +141,17 @@ def delete_run(run: Run) -> None:
 # Paths: what Airflow does by itself.
 
 
-def wait_for_timeout(run: Run) -> None:
+def wait_for_execution_timeout(run: Run) -> None:
     if run.frozen:
-        return time.sleep(7)
-    return run.until(lambda: run.tasks[0]["state"] in OVER or run.jobs[0].cancel_requests, "the timeout", timeout=60)
+        time.sleep(7)
+        return
+    run.killed_at = run.until(lambda: run.logged("Process timed out"), "the timeout", timeout=60)
+
+
+def wait_for_dagrun_timeout(run: Run) -> None:
+    started = datetime.fromisoformat(run.api.dag_run(run.dag_id, run.id)["start_date"]).timestamp()
+    run.until(lambda: run.tasks[0]["state"] in OVER, "the timeout", timeout=60)
+    run.killed_at = started + 30
 
 
 def leave_alone(run: Run) -> None:
@@ -290,7 +299,7 @@ PATHS = [
     Path(
         "execution-timeout",
         "`execution_timeout`",
-        wait_for_timeout,
+        wait_for_execution_timeout,
         "failed",
         dag="kill_execution_timeout",
         moments=("before", "submit", "started", "late", "answer", "push", "poll", "wait"),
@@ -298,7 +307,7 @@ PATHS = [
     Path(
         "dagrun-timeout",
         "`dagrun_timeout`",
-        wait_for_timeout,
+        wait_for_dagrun_timeout,
         "skipped",
         dag="kill_dagrun_timeout",
         moments=("wait",),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
@@ -233,6 +236,14 @@ class Run:
         requests = self.dli.requests(call, since=self._since)
         return next((each for each in requests if each.answered_at is None and each.connection in mine), None)
 
+    def logged(self, text: str) -> float | None:
+        """Epoch seconds of the first line with this text in the task's log."""
+        for log in self._logs():
+            for line in log.read_text().splitlines():
+                if text in line:
+                    return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
+        return None
+
     def settle(self) -> None:
         """Wait until the run is over, and for its jobs as long as nobody may call them left behind."""
         self.until(self._is_over, "the task is over", timeout=200)
@@ -244,7 +255,6 @@ class Run:
         time.sleep(2)
 
     def outcome(self) -> Outcome:
-        logs = sorted(self.stage.airflow.home.glob(f"logs/dag_id={self.dag_id}/run_id={self.id}/**/*.log"))
         return Outcome(
             name=self.id,
             case=self.case,
@@ -254,9 +264,12 @@ class Run:
             killed_at=self.killed_at,
             over_at=self.over_at,
             callbacks=self.stage.callbacks(self.id),
-            log="\n".join(f"--- {log}\n{log.read_text()[-6000:]}" for log in logs),
+            log="\n".join(f"--- {log}\n{log.read_text()[-6000:]}" for log in self._logs()),
             problem=self.problem,
         )
+
+    def _logs(self) -> list[Path]:
+        return sorted(self.stage.airflow.home.glob(f"logs/dag_id={self.dag_id}/run_id={self.id}/**/*.log"))
 
     def _is_over(self) -> bool:
         if self.case.path.ends == "gone":
