@@ -83,6 +83,8 @@ class Case:
     @property
     def run_for(self) -> float:
         """Seconds that the first job runs when nobody cancels it: one that the next try takes over ends sooner."""
+        if self.path is CLEARED_WHEN_DONE:
+            return 3
         return 40 if self.path.job == "FINISHED" or self.path is ONE_OF_THREE else RUN_FOR
 
     @property
@@ -121,6 +123,11 @@ def clear_run(run: Run) -> None:
 
 def mark_run_failed(run: Run) -> None:
     run.api.mark_dag_run(run.dag_id, run.id, "failed")
+
+
+def clear_when_done(run: Run) -> None:
+    run.until(lambda: run.tasks[0]["state"] == "success", "the task is done")
+    clear_run(run)
 
 
 def delete_run(run: Run) -> None:
@@ -382,7 +389,18 @@ PAUSED = Path(
     kills=False,
     moments=("wait",),
 )
-PATHS.append(PAUSED)
+CLEARED_WHEN_DONE = Path(
+    "clear-done",
+    "DAG run cleared when all is done",
+    clear_when_done,
+    "success",
+    "FINISHED",
+    "nobody",
+    tries=2,
+    kills=False,
+    moments=("wait",),
+)
+PATHS += [PAUSED, CLEARED_WHEN_DONE]
 ONE_OF_THREE = Path("mapped", "one of three mapped tasks marked failed", mark_one_of_three, "failed", dag="kill_mapped")
 
 MOMENTS = [
@@ -414,6 +432,8 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     # The DELETE was on its way.
     **{(path, "cancel"): ("CANCELLED", "FINISHED") for path in ("supervisor-int", "supervisor-kill", "task-kill")},
     ("last-try-kill", "cancel"): ("CANCELLED",),
+    # A user who clears what is done wants it again.
+    ("clear-done", "wait"): ("FINISHED", "FINISHED"),
 }
 """End states of the jobs, where they do not follow from the path."""
 
@@ -446,5 +466,6 @@ QUICK = {
     "scheduler": "wait",
     "api-server-term": "wait",
     "pause": "wait",
+    "clear-done": "wait",
 }
 """Every path but the slowest at one moment, and every moment but "late", for a run of two minutes."""
