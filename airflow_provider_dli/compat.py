@@ -2,8 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from airflow import __version__ as airflow_version
+
+from airflow_provider_dli.threads import run_in_thread
+
+T = TypeVar("T")
+
+AIRFLOW = tuple(int(number) for number in airflow_version.split(".")[:2])
+
+#: Whether Airflow calls ``on_kill`` of a trigger; where it does not, the trigger has to find out by itself.
+TRIGGERS_ARE_TOLD_OF_KILLS = AIRFLOW >= (3, 3)
+
+#: Whether a try with the number 1 is the first. Airflow 2 may lose count when it finds a lost task twice.
+TRY_1_IS_THE_FIRST = AIRFLOW >= (3, 0)
+
+
+async def ask_airflow(function: Callable[[], T], within: float) -> T:
+    """
+    Call a function that asks Airflow for something (a connection, a state, an XCom), from a trigger.
+
+    :param within: Seconds.
+    :raises TimeoutError: The time was over.
+    """
+    if (3, 0) <= AIRFLOW < (3, 2):
+        # There, the way to Airflow leads through the event loop, and only asgiref's threads know it.
+        from asgiref.sync import sync_to_async
+
+        return await asyncio.wait_for(sync_to_async(function)(), within)
+    return await asyncio.wait_for(run_in_thread(function), within)
+
+
+def task_states(dag_id: str, run_ids: Sequence[str], task_id: str) -> dict[tuple[str, int], str | None]:
+    """
+    Ask Airflow for the states of one task in several runs of its DAG, by run id and map index (-1 when not mapped).
+
+    A task instance that is gone, or whose run is, is not in the answer; a state of None means that it is yet to be
+    scheduled. To be called in a task or, through :func:`ask_airflow`, in a trigger.
+    """
+    if AIRFLOW < (3, 0):
+        return _task_states_in_database(dag_id, run_ids, task_id)
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    found = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=list(run_ids), task_ids=[task_id])
+    return {
+        # A mapped one is named by its task id and its map index.
+        (run_id, -1 if name == task_id else int(name.removeprefix(f"{task_id}_"))): state
+        for run_id, states in found.items()
+        for name, state in states.items()
+    }
+
+
+def _task_states_in_database(dag_id: str, run_ids: Sequence[str], task_id: str) -> dict[tuple[str, int], str | None]:
+    from airflow.models import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        rows = session.query(TaskInstance.run_id, TaskInstance.map_index, TaskInstance.state).filter(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids), TaskInstance.task_id == task_id
+        )
+        return {(run_id, map_index): state for run_id, map_index, state in rows}
 
 
 def connection_form(connection_type: Mapping[str, Any]) -> dict[str, Any]:

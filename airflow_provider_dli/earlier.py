@@ -42,7 +42,7 @@ class Earlier(NamedTuple):
     verdict: Verdict
 
 
-def judge(jobs: Iterable[Job], mine: identity.Identity, *, reuse: bool) -> list[Earlier]:
+def judge(jobs: Iterable[Job], mine: identity.Identity, reuse: bool) -> list[Earlier]:
     """
     Decide about all jobs of earlier tries, the latest try first.
 

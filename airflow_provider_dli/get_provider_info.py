@@ -33,6 +33,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_dli.hooks.dli"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": "Data Lake Insight (DLI)",
+                "python-modules": ["airflow_provider_dli.sensors.dli"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Data Lake Insight (DLI)",
+                "python-modules": ["airflow_provider_dli.triggers.dli"],
+            }
+        ],
         "connection-types": [
             {
                 "connection-type": "dli",
@@ -127,7 +139,9 @@ def get_provider_info() -> dict[str, Any]:
                     "deployment": {
                         "description": (
                             "A name for this Airflow, unlike that of every other Airflow that uses the same DLI "
-                            "projects. Written as tag ``airflow_deployment`` on every job."
+                            "projects. Written as tag ``airflow_deployment`` on every job, by which later tries and "
+                            "``DliCancelOrphanJobsOperator`` tell the jobs of this Airflow from those of another one; "
+                            "that operator refuses to run without it."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

@@ -133,6 +133,11 @@ def read_attempt(tags: Mapping[str, str]) -> Attempt | None:
     return Attempt(generation, *numbers, owner, work)
 
 
+def map_index_of(ti: Any) -> int:
+    """Return the map index of one of Airflow's task instances, -1 when it is not mapped."""
+    return -1 if ti.map_index is None else int(ti.map_index)
+
+
 def run_start(generation: str) -> str:
     """Return the part of a generation that a clear of single tasks does not change."""
     return generation.partition(".")[0]

@@ -14,69 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliTaskKilledError, DliTemporaryError
+from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliTaskKilledError
+from airflow_provider_dli.threads import SLICE, call_in_thread
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
     from airflow_provider_dli.api.jobs import Cancellation, Job
 
-T = TypeVar("T")
-
-# The longest that any wait goes without looking whether the task was killed, in seconds.
-SLICE = 0.25
 # How long `on_kill` waits for the cancel, in seconds. Airflow sends SIGKILL after 5.
 KILL_GRACE = 3.5
 # How long a task that fails by itself waits for the cancel of its job, in seconds.
 CANCEL_WITHIN = 30.0
-
-
-def pause(seconds: float, watch: Callable[[], None]) -> None:
-    """Sleep, calling ``watch`` at least every 0.25 s; what it raises ends the sleep."""
-    end = time.monotonic() + seconds
-    watch()
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, SLICE))
-        watch()
-
-
-def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout: float, what: str) -> T:
-    """
-    Call a function in a thread of its own and wait for it, calling ``watch`` at least every 0.25 s.
-
-    The wait ends when ``watch`` raises or the time is over, also when the function hangs in a system call
-    that nothing can interrupt (a server that sends a byte per second, a name that does not resolve); its
-    thread is left behind then, and what it returns is thrown away.
-
-    :param timeout: Seconds.
-    :param what: What it does, for the error.
-    :raises DliTemporaryError: The time was over.
-    """
-    answers: list[tuple[T | None, BaseException | None]] = []
-    # Not a queue: until Python 3.12 the `get(timeout=...)` of a SimpleQueue waits for ever when a signal handler that
-    # interrupts it takes longer than the timeout, as an `on_kill` does.
-    answered = threading.Lock()
-    answered.acquire()
-
-    def run() -> None:
-        try:
-            answers.append((function(), None))
-        except BaseException as error:
-            answers.append((None, error))
-        answered.release()
-
-    threading.Thread(target=run, name="dli-call", daemon=True).start()
-    end = time.monotonic() + timeout
-    while not answered.acquire(timeout=SLICE):
-        watch()
-        if time.monotonic() > end:
-            raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s")
-    result, error = answers[0]
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # None only when the function returned None
 
 
 class KillSwitch:
@@ -92,6 +43,7 @@ class KillSwitch:
         self._killed_at = 0.0
         self.job_id: str | None = None
         self._find: Callable[[], str | None] | None = None
+        self._submitting = False
         self._reset(None, None)
 
     @contextmanager
@@ -109,8 +61,9 @@ class KillSwitch:
         try:
             yield self
         finally:
-            self._settled = True
-            self._orders.put(False)
+            if not self._stays_armed:
+                self._settled = True
+                self._orders.put(False)
 
     def pull(self) -> None:
         """
@@ -142,7 +95,7 @@ class KillSwitch:
             self._wait_until_reported()
             raise DliTaskKilledError(f"The task was killed. {self._fate()}")
 
-    def submit(self, send: Callable[[], Job], timeout: float) -> Job:
+    def submit(self, send: Callable[[], Job], timeout: float, find: Callable[[], str | None]) -> Job:
         """
         Submit the job and note its id, with no gap in which a signal or a timeout could lose it.
 
@@ -152,6 +105,8 @@ class KillSwitch:
 
         :param send: Submits the job.
         :param timeout: Seconds after which the answer counts as lost.
+        :param find: Looks for the job when nobody waits for the answer any more; returns its id, or None. Called in the
+            thread that cancels.
         """
 
         def run() -> Job:
@@ -162,7 +117,7 @@ class KillSwitch:
                 # In this order: whoever sees that no submit is under way finds the job id.
                 self._submitting = False
                 if self._unwanted:
-                    self._orders.put(True)
+                    self._order_again()
             return job
 
         self._submitting = True
@@ -171,29 +126,55 @@ class KillSwitch:
         except DliTaskKilledError:
             self._submitting = False
             raise
-        job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
+        try:
+            job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
+        except BaseException:
+            if self._submitting:
+                self._find = find
+                if self._unwanted:
+                    self._order_again()
+                    self._wait_until_settled(CANCEL_WITHIN)
+            raise
         if self._unwanted:
             self._wait_until_settled(KILL_GRACE)
         return job
 
     def follow(self, job_id: str) -> None:
-        """From now on, cancel this job when the task is killed."""
+        """From now on, cancel this job when the task is killed; at once, when it was killed already."""
         self.job_id = job_id
         self._find = None
+        if self._unwanted:
+            self._order_again()
+            self._wait_until_settled(KILL_GRACE)
         self.check()
 
     def search(self, find: Callable[[], str | None]) -> None:
         """
-        From now on, look for a job to cancel when the task is killed: there may be one whose id got lost.
+        From now on, look for a job to cancel when the task is killed; at once, when it was killed already.
+
+        There may be one whose id got lost.
 
         :param find: Returns its id, or None; called in the thread that cancels.
         """
         self._find = find
+        if self._unwanted:
+            self._order_again()
+            self._wait_until_settled(KILL_GRACE)
         self.check()
+
+    def stay_armed(self) -> None:
+        """Cancel for as long as the process lives: a deferral takes Airflow a while, and a kill may come meanwhile."""
+        self._stays_armed = True
 
     def release(self) -> None:
         """The job that was followed is over; from now on a kill has nothing to cancel."""
         self.job_id = None
+        self._find = None
+
+    def _order_again(self) -> None:
+        """Have a job cancelled that was not known when the task was killed."""
+        self._settled = False  # for a look that found nothing settled nothing
+        self._orders.put(True)
 
     def _check_submit(self) -> None:
         if not self._submitting or time.monotonic() > self._killed_at + CANCEL_WITHIN:
@@ -206,6 +187,7 @@ class KillSwitch:
         self._unwanted = self.killed
         self._submitting = False
         self._settled = False
+        self._stays_armed = False
         self._reported = False
         self._said = ""
         self._find = None

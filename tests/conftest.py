@@ -41,8 +41,12 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
     shutil.copytree(example_dags(), dags / "examples")
     # With a key, as no password that is typed into a form may be found in the database.
     key = Fernet.generate_key().decode()
-    settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key}
-    env = {**dli.connection_env(), **canaries(dli)}
+    settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key, "dli.deployment": "tests"}
+    settings["email.email_backend"] = "email_notes.note"
+    # A dozen cases of the kill matrix side by side, and one to spare: each worker is a process.
+    settings["core.parallelism"] = 16
+    env = {**dli.connection_env(), **canaries(dli), "ON_CALL": "on-call@example.org"}
+    env["PYTHONPATH"] = str(Path(__file__).parent / "airflow")
     with LocalAirflow(dags, env=env, settings=settings, task_api_apart=True) as airflow:
         yield airflow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +24,11 @@ from airflow_provider_dli.exceptions import (
     DliValueError,
 )
 from airflow_provider_dli.exchange import CONNECT_TIMEOUT, exchange, new_session
-from airflow_provider_dli.kill import call_in_thread, pause
+from airflow_provider_dli.threads import call_in_thread, pause
 
 if TYPE_CHECKING:
     import requests
+    from pendulum import DateTime
     from tenacity import RetryCallState
 
     from airflow_provider_dli.api.call import Call
@@ -103,18 +105,27 @@ class DliHook(BaseHook):
         """Return the labels and the hidden fields of the connection form, for Airflow before 3.2."""
         return connection_form_behaviour(_connection_type())
 
-    def connect(self) -> DliConnection:
+    def read_connection(self) -> DliConnection:
         """
-        Read the connection and get a token, unless that was done: from then on calls need no Airflow.
+        Ask Airflow for the connection, unless that was done: from then on calls need no Airflow.
 
         :raises DliValueError: A field of the connection is missing or contradicts another one.
-        :raises DliAuthenticationError: IAM refuses the user.
         """
         if self._connection is None:
             connection = self.get_connection(self.dli_conn_id)
             self._connection = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
-        self._project_id(self._connection)
         return self._connection
+
+    def connect(self) -> DliConnection:
+        """
+        Read the connection and get a token, unless that was done: from then on a cancel is a single call.
+
+        :raises DliValueError: A field of the connection is missing or contradicts another one.
+        :raises DliAuthenticationError: IAM refuses the user.
+        """
+        connection = self.read_connection()
+        self._project_id(connection)
+        return connection
 
     def for_thread(self, *, timeout: float | None = None) -> DliHook:
         """
@@ -254,23 +265,25 @@ class DliHook(BaseHook):
         end: int | None = None
         seen: set[str] = set()
         while True:
-            window: dict[str, Job] = {}
+            # Ids only: there may be ten thousand jobs, with long statements.
+            window: set[str] = set()
+            oldest: DateTime | None = None
             for page in range(1, _MAX_PAGES + 1):
                 found = self.send(sql.list_jobs(page=page, status=status, queue_name=queue_name, tags=tags, end=end))
                 # A job that is submitted meanwhile moves the others to the next page.
                 for job in found.jobs:
                     if job.id not in window and job.id not in seen and _has_tags(job, tags):
                         yield job
-                    window[job.id] = job
+                    window.add(job.id)
+                    oldest = min(filter(None, (oldest, job.start_time)), default=None)
                 if len(found.jobs) < sql.PAGE_SIZE:
                     return
-            oldest = min((job.start_time for job in window.values() if job.start_time), default=None)
             # One more millisecond: whether DLI counts the end itself is not documented.
             earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None
             if earlier is None or (end is not None and earlier >= end):
                 self.log.warning("DLI lists no more than %d jobs of one moment; older ones are not shown.", len(window))
                 return
-            end, seen = earlier, set(window)
+            end, seen = earlier, window
 
     def wait_for_job(self, job_id: str, kind: str = "sql", *, poll_interval: float = 10.0) -> Job:
         """
@@ -285,15 +298,12 @@ class DliHook(BaseHook):
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliTemporaryError: DLI has not answered for 30 minutes.
         """
-        interval = min(FIRST_POLL_INTERVAL, checked_poll_interval(poll_interval))
-        watcher = _Watcher(self, job_id, kind)
-        while True:
-            job = watcher.look()
+        watcher = JobWatcher(self, job_id, kind, poll_interval=poll_interval)
+        while (job := watcher.look()) is None or job.state.is_active:
             self.watch()
-            if job is not None and not job.state.is_active:
-                return job
-            self.pause(watcher.retry_after or interval)
-            interval = min(interval * 1.5, poll_interval)
+            self.pause(watcher.interval)
+        self.watch()
+        return job
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -417,29 +427,46 @@ def checked_poll_interval(seconds: float) -> float:
     raise DliValueError(f"poll_interval must be a number of seconds above 0, not {seconds!r}.", field="poll_interval")
 
 
-class _Watcher:
-    """Looks at one job again and again, and logs what is new."""
+class JobWatcher:
+    """
+    Looks at one job again and again, and logs what is new.
 
-    def __init__(self, hook: DliHook, job_id: str, kind: str) -> None:
+    :param hook: Asks DLI.
+    :param job_id: The job.
+    :param kind: Its family: ``"sql"``.
+    :param poll_interval: Seconds between two looks, at most. Default 10.
+    """
+
+    def __init__(self, hook: DliHook, job_id: str, kind: str = "sql", *, poll_interval: float = 10.0) -> None:
         self._hook = hook
         self._job_id = job_id
         self._kind = kind
+        self._poll_interval = checked_poll_interval(poll_interval)
+        #: Seconds until the next look: short at first, then half as long again each time; or as DLI asks.
+        self.interval = 0.0
+        self._next_interval = min(FIRST_POLL_INTERVAL, self._poll_interval)
         self._status = ""
         self._progress = 0.0
         self._progress_at = time.monotonic()
         self._away_since: float | None = None
-        self.retry_after: float | None = None
 
     def look(self) -> Job | None:
-        """Return the job, or None when DLI did not answer this time."""
-        self.retry_after = None
+        """
+        Return the job, or None when DLI did not answer this time.
+
+        :raises DliTemporaryError: DLI has not answered for 30 minutes.
+        """
+        self.interval = self._next_interval
+        self._next_interval = min(self._next_interval * 1.5, self._poll_interval)
         try:
             job = self._hook.get_job(self._job_id, self._kind, give_up_after=0)
         except DliTemporaryError as error:
             self._bear(error)
+            # As DLI asks, but not for longer than it may be away.
+            self.interval = min(error.retry_after or self.interval, OUTAGE_BUDGET)
             return None
         if self._away_since is not None:
-            self._hook.log.info("DLI answers again.")
+            self._say(self._hook.log.info, "DLI answers again.")
             self._away_since = None
         self._tell(job)
         return job
@@ -448,19 +475,19 @@ class _Watcher:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            self._hook.log.warning("DLI does not answer; the job goes on, asking again. %s", error)
+            self._say(self._hook.log.warning, "DLI does not answer; the job goes on, asking again. %s", error)
         if now - self._away_since > OUTAGE_BUDGET:
             raise error
-        self.retry_after = error.retry_after
 
     def _tell(self, job: Job) -> None:
         log = self._hook.log
         if job.status != self._status:
             self._status = job.status
             took = f" after {job.duration.total_seconds():.1f} s" if job.duration and not job.state.is_active else ""
-            log.info("%s is %s%s", job, job.status, took)
+            self._say(log.info, "%s is %s%s", job, job.status, took)
             if job.state is JobState.UNKNOWN:
-                log.warning("%s: this provider does not know the state %r; it counts as active.", job, job.status)
+                unknown = "%s: this provider does not know the state %r; it counts as active."
+                self._say(log.warning, unknown, job, job.status)
         elif job.state is JobState.RUNNING and time.monotonic() - self._progress_at >= _PROGRESS_EVERY:
             self._tell_progress(job)
 
@@ -472,7 +499,12 @@ class _Watcher:
             return  # DLI has none while the queue is busy; a figure for people must not fail the task
         if progress is not None and abs(progress - self._progress) >= 0.1:
             self._progress = progress
-            self._hook.log.info("%s is %s, %d %%", job, job.status, progress * 100)
+            self._say(self._hook.log.info, "%s is %s, %d %%", job, job.status, progress * 100)
+
+    def _say(self, log: Callable[..., None], text: str, *values: object) -> None:
+        # A task whose supervisor was killed has no log any more (BrokenPipeError). Its job is for the next try.
+        with contextlib.suppress(OSError):
+            log(text, *values)
 
 
 def _seconds_to_wait(state: RetryCallState) -> float:

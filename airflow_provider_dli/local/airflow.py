@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 import psutil
 
-from airflow_provider_dli.local.airflow_client import AirflowClient, log_line
+from airflow_provider_dli.local.airflow_client import log_line
+from airflow_provider_dli.local.airflow_lines import line_of
 from airflow_provider_dli.local.guardian import Guardian
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 TASK_API = "api-server-2"
+CELERY_WORKER = "celery worker"
 
 QUICK: Mapping[str, object] = {
     "dag_processor.refresh_interval": 2,
@@ -33,13 +34,14 @@ QUICK: Mapping[str, object] = {
     "scheduler.task_instance_heartbeat_timeout_detection_interval": 2,
     "scheduler.trigger_timeout_check_interval": 1,
     "triggerer.job_heartbeat_sec": 2,
+    "triggerer.triggerer_health_check_threshold": 15,
     "workers.min_heartbeat_interval": 1,
 }
 """Settings with short cycles, for tests: a kill reaches a task within about a second instead of five."""
 
 
 class LocalAirflow:
-    """Airflow with LocalExecutor; each component is a process of its own.
+    """Airflow, 2.11 or newer, with LocalExecutor; each component is a process of its own.
 
     Use it as a context manager. However the owner ends (return, exception, any signal, SIGKILL included), its
     guardian ends all processes and removes the temporary home. Variables named `AIRFLOW...` of the caller's
@@ -47,9 +49,10 @@ class LocalAirflow:
 
     :param dags_folder: The folder with the DAG files.
     :param env: More environment variables for the components, e.g. `AIRFLOW_CONN_DLI_DEFAULT`.
-    :param settings: Airflow settings as `{"section.key": value}`, over the defaults here. See `QUICK`.
-    :param sql_alchemy_conn: Metadata database. Default: a new SQLite file in the temporary home.
-    :param python: Interpreter of the environment that Airflow runs from. Default: this one.
+    :param settings: Airflow settings as `{"section.key": value}`, over the defaults here. See `QUICK`. Those that had
+        another name in Airflow 2 get that one there.
+    :param sql_alchemy_conn: Metadata database. Default: a new SQLite file in the home. Airflow 2 refuses SQLite.
+    :param python: Interpreter of the environment that Airflow runs from, which may be an older one. Default: this one.
     :param port: Port of the api-server. Default: a free one.
     :param task_api_apart: Have an api-server of their own ("api-server-2") for the tasks. With SQLite, one that serves
         both stands still for a minute when a user's click and a report of a task meet: Airflow writes its audit log
@@ -77,8 +80,9 @@ class LocalAirflow:
         self.port = port or self._held[0].getsockname()[1]
         self.task_port = self._held[-1].getsockname()[1] if task_api_apart else self.port
         self.username, self.password = "admin", secrets.token_urlsafe(12)
-        self._secret = secrets.token_hex(32)
-        self.api = AirflowClient(self.url, self.username, self.password)
+        self.secret = secrets.token_hex(32)
+        self._line = line_of(python)
+        self.api = self._line.client(self.url, self.username, self.password)
         self.startup_seconds: dict[str, float] = {}
         self._env, self._settings = dict(env or {}), dict(settings or {})
         self._sql_alchemy_conn = sql_alchemy_conn
@@ -107,10 +111,9 @@ class LocalAirflow:
         """
         self._guardian = Guardian()
         try:
-            self._components = {name: Component(name, self) for name in COMPONENTS}
-            self._write_password_file()
-            self._migrate_database()
-            self._report(f"Airflow: starting {', '.join(COMPONENTS)}")
+            self._components = {name: Component(name, self) for name in self._line.components}
+            self._create_database()
+            self._report(f"Airflow: starting {', '.join(self._line.components)}")
             if self.task_port != self.port:
                 arguments = ("--apps", "execution", "--port", str(self.task_port))
                 self._components[TASK_API] = Component(TASK_API, self, arguments)
@@ -161,6 +164,9 @@ class LocalAirflow:
                     raise AirflowStartError(f"Airflow's {component.name} ended", component)
                 if component.name == TASK_API:
                     heartbeats[TASK_API] = self.api.answers_tasks(self.task_port)
+                elif component.command == CELERY_WORKER and component.has_logged(" ready."):
+                    # Airflow knows nothing of Celery's workers.
+                    heartbeats[component.name] = time.time()
                 seconds = heartbeats.get(component.name, heartbeats.get(component.command, 0)) - component.started_at
                 if seconds > 0:
                     del waiting[component.name]
@@ -172,10 +178,21 @@ class LocalAirflow:
             time.sleep(0.1)
 
     def component(self, name: str) -> Component:
-        """One of `COMPONENTS`, or one more of a kind, like "triggerer-2", which the caller starts."""
+        """One of those that were started, or one more of a kind, like "triggerer-2" or "celery worker-1"; start it."""
         if name not in self._components:
             self._components[name] = Component(name, self)
         return self._components[name]
+
+    def run(self, command: str, *arguments: str, to: str) -> None:
+        """Run a command of Airflow's command line to its end.
+
+        :param to: What for, in words.
+        :raises AirflowStartError: it failed.
+        """
+        process = Component(command, self, arguments)
+        process.start()
+        if process.wait(self._timeout) != 0:
+            raise AirflowStartError(f"Airflow could not {to}", process)
 
     def task_processes(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskProcesses:
         """The supervisor and the task process of a running task instance.
@@ -206,8 +223,8 @@ class LocalAirflow:
         if env.pop("PYTHONDONTWRITEBYTECODE", None):
             # Four processes that compile all of Airflow at the same time take twice as long to start.
             env["PYTHONPYCACHEPREFIX"] = str(self.home / "pycache")
-        for name, value in (self._default_settings() | self._settings).items():
-            section, key = name.upper().split(".")
+        for name, value in (self._default_settings() | self._line.settings(self) | self._settings).items():
+            section, key = self._line.old_names.get(name, name).upper().split(".")
             env[f"AIRFLOW__{section}__{key}"] = str(value)
         return env | self._env
 
@@ -215,43 +232,28 @@ class LocalAirflow:
         # SQLite has one writer at a time: the others wait for it up to this long instead of failing.
         sqlite = f"sqlite:///{self.home / 'airflow.db'}?timeout=60"
         return {
-            "api.base_url": self.url,
-            "api.host": "127.0.0.1",
-            "api.port": self.port,
-            "api.secret_key": self._secret,
-            "api.workers": 1,
-            "api_auth.jwt_secret": self._secret,
             "core.dags_are_paused_at_creation": False,
             "core.dags_folder": self.dags_folder,
-            "core.execution_api_server_url": f"http://127.0.0.1:{self.task_port}/execution/",
             "core.executor": "LocalExecutor",
             "core.fernet_key": "",
             # The default asks the name service, which may be slow or absent.
             "core.hostname_callable": "socket.gethostname",
             "core.load_examples": False,
-            "core.simple_auth_manager_passwords_file": self.home / "passwords.json",
-            "core.simple_auth_manager_users": f"{self.username}:admin",
             "database.sql_alchemy_conn": self._sql_alchemy_conn or sqlite,
             "logging.colored_console_log": False,
-            "logging.namespace_levels": "http.access=WARNING",
             "usage_data_collection.enabled": False,
         }
 
-    def _write_password_file(self) -> None:
-        (self.home / "passwords.json").write_text(json.dumps({self.username: self.password}))
-
-    def _migrate_database(self) -> None:
+    def _create_database(self) -> None:
         self._report("Airflow: creating its database")
         began = time.monotonic()
-        migration = Component("db", self, arguments=("migrate",))
-        migration.start()
-        if migration.wait(self._timeout) != 0:
-            raise AirflowStartError("Airflow could not create its database", migration)
-        self.startup_seconds["db migrate"] = round(time.monotonic() - began, 1)
+        self.run("db", "migrate", to="create its database")
+        self._line.create_user(self)
+        self.startup_seconds["database"] = round(time.monotonic() - began, 1)
 
 
 class Component:
-    """One process of Airflow (with its children), by the name of its command: "scheduler", "triggerer-2".
+    """One process of Airflow (with its children), by the name of its command: "scheduler", "celery worker-2".
 
     Signals go to the process itself and not to its children, like a platform's would.
     """
@@ -260,6 +262,7 @@ class Component:
         self.name = name
         self.command = re.sub(r"-\d+$", "", name)
         self.started_at = 0.0
+        self._log_start = 0
         self._airflow, self._arguments = airflow, arguments
         self._process: psutil.Process | None = None
 
@@ -280,13 +283,20 @@ class Component:
     def log_tail(self, lines: int = 30) -> str:
         return tail(self.log, lines)
 
+    def has_logged(self, text: str) -> bool:
+        """Whether it has, since it was started."""
+        return text.encode() in self.log.read_bytes()[self._log_start :]
+
     def start(self) -> None:
         """Start the process; `LocalAirflow.wait_until_healthy` waits until it works."""
-        argv = [self._airflow.python, "-m", "airflow", self.command, *self._arguments]
-        if self.command in ("scheduler", "triggerer"):
+        argv = [self._airflow.python, "-m", "airflow", *self.command.split(), *self._arguments]
+        if self.command in ("scheduler", "triggerer", CELERY_WORKER):
             # Their log servers would listen on every address; the logs are read from disk anyway.
             argv.append("--skip-serve-logs")
+        if self.command == CELERY_WORKER:
+            argv += ["--celery-hostname", self.name.removeprefix("celery ")]
         self.started_at = time.time()
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._process = self._airflow.guardian.start(argv, env=self._airflow.environment(), log=self.log)
 
     def stop(self, timeout: float = 60) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from ast import literal_eval
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
@@ -25,9 +28,11 @@ class AirflowClient:
     :param url: Base URL, e.g. `http://127.0.0.1:8080`.
     """
 
+    _api, _health, _server = "api/v2", "monitor/health", "api-server"
+
     def __init__(self, url: str, username: str, password: str) -> None:
         self._url = url
-        self._credentials = {"username": username, "password": password}
+        self._username, self._password = username, password
         self._session, self._turn = requests.Session(), threading.Lock()
         # No proxy and no netrc: this talks to the loopback interface.
         self._session.trust_env = False
@@ -38,7 +43,7 @@ class AirflowClient:
         The api-server has no heartbeat: its sign of life is that it answers now. Nothing while it does not.
         """
         try:
-            health = self._session.get(f"{self._url}/api/v2/monitor/health", timeout=10).json()
+            health = self._session.get(f"{self._url}/{self._api}/{self._health}", timeout=10).json()
         except requests.RequestException:
             return {}
         reported = {
@@ -47,7 +52,7 @@ class AirflowClient:
             "triggerer": health["triggerer"]["latest_triggerer_heartbeat"],
         }
         beats = {name: datetime.fromisoformat(beat).timestamp() for name, beat in reported.items() if beat}
-        return beats | {"api-server": time.time()}
+        return beats | {self._server: time.time()}
 
     def answers_tasks(self, port: int) -> float:
         """Epoch seconds when the API for tasks, at this port, answers now; else 0."""
@@ -169,15 +174,78 @@ class AirflowClient:
         with self._turn:
             if "Authorization" not in self._session.headers:
                 self._log_in()
-            answer = self._session.request(method, f"{self._url}/api/v2/{path}", json=body, timeout=60)
+            answer = self._session.request(method, f"{self._url}/{self._api}/{path}", json=body, timeout=60)
         if answer.status_code not in accept:
             _raise_for_status(answer)
         return dict(answer.json()) if answer.content else {}
 
     def _log_in(self) -> None:
-        answer = self._session.post(f"{self._url}/auth/token", json=self._credentials, timeout=60)
+        credentials = {"username": self._username, "password": self._password}
+        answer = self._session.post(f"{self._url}/auth/token", json=credentials, timeout=60)
         _raise_for_status(answer)
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+
+class Airflow2Client(AirflowClient):
+    """The same for `/api/v1` (Airflow 2)."""
+
+    _api, _health, _server = "api/v1", "health", "webserver"
+
+    def trigger(self, dag_id: str, conf: Mapping[str, object] | None = None, run_id: str | None = None) -> str:
+        body = {"conf": dict(conf or {}), **({"dag_run_id": run_id} if run_id else {})}
+        return str(self._request("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def mark_task(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
+        body: Json = {"dry_run": False, "new_state": state}
+        if map_index >= 0:
+            self._request("PATCH", _task(dag_id, run_id, task_id, map_index), body)
+            return
+        body |= dict.fromkeys(("include_upstream", "include_downstream", "include_future", "include_past"), False)
+        self._request(
+            "POST", f"dags/{dag_id}/updateTaskInstancesState", {**body, "task_id": task_id, "dag_run_id": run_id}
+        )
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Collection[str | tuple[str, int]] | None = None) -> None:
+        if task_ids is None:
+            self._request("POST", f"{_run(dag_id, run_id)}/clear", {"dry_run": False})
+            return
+        run = {"dag_id": dag_id, "execution_date": self.dag_run(dag_id, run_id)["execution_date"], "confirmed": "true"}
+        for task in task_ids:
+            task_id, *map_indexes = (task,) if isinstance(task, str) else task
+            # The API's `clearTaskInstances` does not save the state of a task that is running, so that it may go on.
+            self._click("clear", {**run, "task_id": task_id, "map_index": map_indexes})
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
+        path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}?map_index={map_index}"
+        # The text of a list of pairs: host and text.
+        pairs = literal_eval(self._request("GET", f"{path}&full_content=true")["content"])
+        return "\n".join(text for _, text in pairs)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self._request("GET", f"{path}?map_index={map_index}&stringify=false", accept=(404,)).get("value")
+
+    def _click(self, path: str, form: Mapping[str, Any]) -> None:
+        """Send a form of the UI."""
+        login = f"{self._url}/login/"
+        user = {"username": self._username, "password": self._password}
+        with requests.Session() as browser:
+            browser.trust_env = False
+            browser.headers["Accept"] = "application/json"
+            browser.post(login, {**user, "csrf_token": _csrf_token(browser.get(login, timeout=60))}, timeout=60)
+            token = _csrf_token(browser.get(f"{self._url}/home", timeout=60))
+            _raise_for_status(browser.post(f"{self._url}/{path}", {**form, "csrf_token": token}, timeout=60))
+
+    def _log_in(self) -> None:
+        token = b64encode(f"{self._username}:{self._password}".encode()).decode()
+        self._session.headers.update({"Authorization": f"Basic {token}", "Accept": "application/json"})
+
+
+def _csrf_token(page: requests.Response) -> str:
+    found = re.search(r"""csrf(?:_token"[^>]* value="|Token = ')([^"']+)""", page.text)
+    if not found:
+        raise requests.HTTPError(f"Airflow's page {page.url} has no form", response=page)
+    return found[1]
 
 
 def _run(dag_id: str, run_id: str) -> str:

@@ -1,29 +1,33 @@
-"""Operators: submit a SQL job, cancel jobs."""
+"""Operators: submit a SQL job, cancel jobs, sweep up the jobs that are left."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator, TaskDeferred
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
-from airflow_provider_dli import identity
+from airflow_provider_dli import compat, identity, sweep
 from airflow_provider_dli.api.jobs import JobState, checked_job_id
+from airflow_provider_dli.deferral import deadline_of, defer_until_over, require_over
 from airflow_provider_dli.earlier import Earlier, Verdict, judge
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
     DliJobError,
+    DliNotFoundError,
     DliPermissionError,
     DliTaskKilledError,
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.hooks.dli import DliHook, checked_poll_interval
+from airflow_provider_dli.hooks.dli import FIRST_POLL_INTERVAL, DliHook, JobWatcher, checked_poll_interval
 from airflow_provider_dli.kill import KillSwitch
 from airflow_provider_dli.links.dli import DliJobLink
 
@@ -38,10 +42,22 @@ LIST_LAG = 30.0
 _SUBMIT_WITHIN = 240.0
 # How long the cancel of a killed task's job waits for an answer before it tries again, in seconds.
 _CANCEL_TIMEOUT = 3.0
+# The states of a task that was killed while it ran. (Of a later try there is a process to see to the job.)
+_KILLED = sweep.OVER | {sweep.GONE, "restarting"}
+# How long a task that finds out by itself that it was killed waits until Airflow tells it, in seconds. Airflow 2 lets
+# one that was marked as a success go on for 20 seconds.
+_TOLD_WITHIN = 60.0
 # DLI cancels a job by itself after this many seconds.
 _JOB_TIMEOUT = "dli.sql.job.timeout"
 _JOB_TIMEOUT_MARGIN = 60
 _ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
+# The active states of which DLI can be asked for the jobs, one by one, and a job that was launched between the two
+# questions is not missed. (SCALING jobs are a queue's own; a state that we do not know cannot be asked for.)
+_SWEPT_STATES = ("LAUNCHING", "RUNNING")
+# How long the sweep waits for the end of all jobs that it has cancelled, in seconds.
+_CONFIRM_WITHIN = 300.0
+# The method that Airflow resumes a task with when its trigger crashed or was timed out.
+_TRIGGER_FAILED = "__fail__"
 
 
 class _DliOperator(BaseOperator):
@@ -75,10 +91,10 @@ class _DliOperator(BaseOperator):
         """Cancel the job, if this task waits for one, and end the task soon. Called by Airflow, at any moment."""
         self._switch.pull()
 
-    def _connected_hook(self) -> DliHook:
+    def _connected_hook(self, watch: Callable[[], None] | None = None) -> DliHook:
         checked_poll_interval(self.poll_interval)
         hook = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id)
-        hook.watch = self._switch.check
+        hook.watch = watch or self._switch.check
         hook.connect()
         return hook
 
@@ -104,6 +120,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
     :param region: Takes the place of the connection's ``region``. (templated)
     :param project_id: Takes the place of the connection's ``project_id``. (templated)
     :param poll_interval: Seconds between two status calls, at most. Default 10.
+    :param deferrable: Whether to wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
     :param wait_for_completion: Whether to wait for the end of the job. Default True; otherwise the task is done
         when DLI has the job, and nothing cancels it afterwards.
     :param cancel_on_kill: Whether a killed or failing task cancels its job. Default True.
@@ -140,6 +157,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
         tags: Mapping[str, str] | None = None,
         cancel_on_kill: bool = True,
         on_earlier_job: Literal["reattach", "cancel", "ignore"] = "reattach",
+        deferrable: bool = airflow_config.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -150,32 +168,72 @@ class DliSubmitSqlJobOperator(_DliOperator):
         self.tags = tags
         self.cancel_on_kill = cancel_on_kill
         self.on_earlier_job = on_earlier_job
+        self.deferrable = deferrable
         self.job_id: str | None = None
 
     def execute(self, context: Context) -> str:
         """Submit the statement, or take up the job of an earlier try; wait for the job; return its id."""
-        begun = time.monotonic()
-        self._switch.check()
-        hook = self._connected_hook()
+        deadline = deadline_of(self)
+        if self._looks_for_earlier(context["ti"].try_number):
+            # Killed before it comes to it, it still has to look for a job that an earlier try has left running.
+            hook = self._connected_hook(watch=_watch_nothing)
+            hook.watch = self._switch.check
+        else:
+            self._switch.check()
+            hook = self._connected_hook()
+        with self._cancelling(hook):
+            mine = self._identity(hook, context)
+            job = self._job_of_earlier_try(hook, mine)
+            is_earlier = job is not None
+            job = job or self._submit(hook, mine, deadline)
+            return self._see_through(hook, context, job, deadline, is_earlier)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Cancel the job when the deferral itself has failed: the trigger crashed, or the scheduler ended it."""
+        if next_method != _TRIGGER_FAILED:
+            return super().resume_execution(next_method, next_kwargs, context)
+        from airflow_provider_dli.triggers.dli import pushed_job_id
+
+        # This operator is a new one, and Airflow hands it nothing else.
+        self.job_id = pushed_job_id(context["ti"])
+        with self._resumed():
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: Mapping[str, Any] | None = None,
+        *,
+        job_id: str | None = None,
+        deadline: float | None = None,
+        is_earlier: bool = False,
+    ) -> str:
+        """
+        Go on after the deferral; return the job id.
+
+        :param event: What the trigger has fired.
+        :param job_id: The job; by default, the one that the event tells of: ``dag.test()`` passes on nothing else.
+        :param deadline: Seconds since the epoch at which ``execution_timeout`` is over.
+        :param is_earlier: Whether an earlier try has submitted the job.
+        """
+        self.job_id = job_id or str((event or {})["job_ids"][0])
+        with self._resumed() as hook:
+            hook.watch = self._watch_until(deadline)
+            require_over(event)
+            job = hook.wait_for_job(self.job_id, poll_interval=self.poll_interval)
+            return self._result(hook, context, job, deadline, is_earlier)
+
+    @contextmanager
+    def _cancelling(self, hook: DliHook) -> Iterator[None]:
+        """Cancel the job of this task when it is killed here, or fails."""
         canceller = hook.for_thread(timeout=_CANCEL_TIMEOUT)
         with self._switch.armed(canceller.cancel_job if self.cancel_on_kill else None, self.log):
             try:
-                mine = self._identity(hook, context)
-                job = self._job_of_earlier_try(hook, mine)
-                reattached = job is not None
-                job = job or self._submit(hook, mine, begun)
-                self._announce(hook, context, job)
-                if not self.wait_for_completion:
-                    return job.id
-                job = hook.wait_for_job(job.id, poll_interval=self.poll_interval)
-                if reattached and job.state is JobState.CANCELLED:
-                    self._switch.check()
-                    self.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
-                    self._switch.release()
-                    job = self._submit(hook, mine, begun)
-                    self._announce(hook, context, job)
-                    job = hook.wait_for_job(job.id, poll_interval=self.poll_interval)
-                return job.require_success().id
+                yield
+            except TaskDeferred:
+                self._switch.check()
+                self._switch.stay_armed()
+                raise
             except DliJobError:
                 self._switch.check()  # a job that our own kill cancelled is not to blame
                 raise
@@ -183,18 +241,84 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 self._switch.abandon()
                 raise
 
+    @contextmanager
+    def _resumed(self) -> Iterator[DliHook]:
+        """Be ready to cancel the job of a task that is resumed, also when it was killed before it came to this."""
+        hook = self._connected_hook(watch=_watch_nothing)
+        with self._cancelling(hook):
+            if self.job_id is not None:
+                self._switch.follow(self.job_id)
+            yield hook
+
+    def _watch_until(self, deadline: float | None) -> Callable[[], None]:
+        # A resumed task gets all of `execution_timeout` once more from Airflow.
+        def watch() -> None:
+            self._switch.check()
+            if deadline is not None and time.time() > deadline:
+                raise AirflowTaskTimeout("execution_timeout is over, the time in which the task was deferred included.")
+
+        return watch
+
+    def _see_through(
+        self, hook: DliHook, context: Context, job: Job, deadline: float | None, is_earlier: bool = False
+    ) -> str:
+        """Wait for the job, here or in the triggerer; return its id."""
+        self._announce(hook, context, job)
+        if not self.wait_for_completion:
+            return job.id
+        if self.deferrable and _may_be_active(hook, job.id):
+            if self.cancel_on_kill:
+                self._check_before_deferral(context["ti"])
+            defer_until_over(
+                self,
+                [job.id],
+                poll_interval=self.poll_interval,
+                deadline=deadline,
+                cancel_on_kill=self.cancel_on_kill,
+                kwargs={"job_id": job.id, "deadline": deadline, "is_earlier": is_earlier},
+            )
+        job = hook.wait_for_job(job.id, poll_interval=self.poll_interval)
+        return self._result(hook, context, job, deadline, is_earlier)
+
+    def _check_before_deferral(self, ti: Any) -> None:
+        # Airflow tells a task of a kill only at its next heartbeat. One that asks to be deferred before gets a refusal
+        # that it does not see, and ends, with nobody left to cancel its job.
+        where = ti.run_id, identity.map_index_of(ti)
+        try:
+            state = compat.task_states(ti.dag_id, [ti.run_id], ti.task_id).get(where, sweep.GONE)
+        except Exception as error:  # the deferral will show whether Airflow is there
+            self.log.warning("Airflow does not tell whether the task still runs, before it is deferred: %s", error)
+            return
+        if state not in _KILLED:
+            return
+        self.log.info("The task was killed before it was deferred: for Airflow it is %s.", state)
+        self._switch.abandon()
+        # Airflow 2 would take a failure for one that the user has not seen yet, and try again.
+        end = time.monotonic() + _TOLD_WITHIN
+        while not self._switch.killed and time.monotonic() < end:
+            time.sleep(0.1)
+        self._switch.check()
+
+    def _result(self, hook: DliHook, context: Context, job: Job, deadline: float | None, is_earlier: bool) -> str:
+        if is_earlier and job.state is JobState.CANCELLED:
+            self._switch.check()
+            self.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
+            self._switch.release()
+            job = self._submit(hook, self._identity(hook, context), deadline)
+            return self._see_through(hook, context, job, deadline)
+        return job.require_success().id
+
     def _identity(self, hook: DliHook, context: Context) -> identity.Identity:
         ti, dag_run, connection = context["ti"], context["dag_run"], hook.connect()
-        waits: Literal["task", "detached"] = "task" if self.wait_for_completion and self.cancel_on_kill else "detached"
         return identity.Identity(
             dag_id=ti.dag_id,
             run_id=ti.run_id,
             task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
+            map_index=identity.map_index_of(ti),
             statement_index=0,
             generation=identity.generation(dag_run.start_date, ti.max_tries),
             try_number=ti.try_number,
-            owner=waits,
+            owner="task" if self._owns_job else "detached",
             work=identity.work(
                 self.sql,
                 self.database or connection.default_database,
@@ -203,6 +327,11 @@ class DliSubmitSqlJobOperator(_DliOperator):
             ),
             deployment=airflow_config.get("dli", "deployment", fallback=None) or None,
         )
+
+    @property
+    def _owns_job(self) -> bool:
+        """Whether the job shall not outlive the task."""
+        return self.wait_for_completion and self.cancel_on_kill
 
     def _settings(self) -> dict[str, Any]:
         """The author's settings; one that is None is left out."""
@@ -215,7 +344,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
         if console_url := hook.connect().console_url:
             context["ti"].xcom_push(key=DliJobLink().xcom_key, value=console_url)
 
-    def _submit(self, hook: DliHook, mine: identity.Identity, begun: float) -> Job:
+    def _submit(self, hook: DliHook, mine: identity.Identity, deadline: float | None) -> Job:
         sender = hook.for_thread()
         sender.watch = self._switch.check
         submit = partial(
@@ -223,33 +352,35 @@ class DliSubmitSqlJobOperator(_DliOperator):
             self.sql,
             database=self.database,
             queue_name=self.queue_name,
-            conf={**self._settings(), **self._bound(begun)},
+            conf={**self._settings(), **self._bound(deadline)},
             tags=identity.merged_tags(_mapping("tags", self.tags), mine.tags()),
         )
+        searcher = hook.for_thread(timeout=_CANCEL_TIMEOUT)
+        tags = {identity.TI: mine.ti, identity.ATTEMPT: mine.attempt}
+
+        def find() -> str | None:
+            return next((job.id for job in self._look(searcher, tags, _CANCEL_TIMEOUT)), None)
+
         try:
-            job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN)
+            job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
         except DliTemporaryError as error:
             if error.nothing_started:
                 raise
-            job = self._find_submitted(hook, mine, error)
+            self._switch.search(find)
+            job = self._find_submitted(hook, mine, tags, error)
         self._switch.check()
         self.log.info("Submitted %s to queue %s", job, job.queue_name or "default")
         return job
 
-    def _bound(self, begun: float) -> dict[str, int]:
+    def _bound(self, deadline: float | None) -> dict[str, int]:
         """Have DLI itself end the job when ``execution_timeout`` is over, so that even a dead Airflow stops paying."""
-        waits = self.wait_for_completion and self.cancel_on_kill
-        if not self.execution_timeout or not waits or _JOB_TIMEOUT in _mapping("conf", self.conf):
+        if deadline is None or not self._owns_job or _JOB_TIMEOUT in _mapping("conf", self.conf):
             return {}
-        left = self.execution_timeout.total_seconds() - (time.monotonic() - begun)
-        return {_JOB_TIMEOUT: math.ceil(max(left, 0) + _JOB_TIMEOUT_MARGIN)}
+        return {_JOB_TIMEOUT: math.ceil(max(deadline - time.time(), 0) + _JOB_TIMEOUT_MARGIN)}
 
-    def _find_submitted(self, hook: DliHook, mine: identity.Identity, lost: DliError) -> Job:
+    def _find_submitted(self, hook: DliHook, mine: identity.Identity, tags: Mapping[str, str], lost: DliError) -> Job:
         """Find the job of this try by its tags, because the answer to its submit was lost."""
         self.log.warning("The answer to the submit was lost; looking for the job by its tags. %s", lost)
-        tags = {identity.TI: mine.ti, identity.ATTEMPT: mine.attempt}
-        searcher = hook.for_thread(timeout=_CANCEL_TIMEOUT)
-        self._switch.search(lambda: next((job.id for job in self._look(searcher, tags, _CANCEL_TIMEOUT)), None))
         try:
             job = next(iter(self._look(hook, tags, LIST_LAG)), None)
         except (DliTaskKilledError, DliValueError):
@@ -262,12 +393,14 @@ class DliSubmitSqlJobOperator(_DliOperator):
         self.log.info("Found %s, which DLI had started.", job)
         return job
 
-    def _look(self, hook: DliHook, tags: Mapping[str, str], patience: float) -> list[Job]:
-        """Return the jobs with these tags, newest first; look again while there is none, for the list may lag."""
+    def _look(
+        self, hook: DliHook, tags: Mapping[str, str], patience: float, is_enough: Callable[[list[Job]], bool] = bool
+    ) -> list[Job]:
+        """Return the jobs with these tags, newest first; look again until they are enough, for the list may lag."""
         end = time.monotonic() + patience
         while True:
             jobs = list(hook.list_jobs(tags=tags))
-            if jobs or time.monotonic() >= end:
+            if is_enough(jobs) or time.monotonic() >= end:
                 return jobs
             hook.pause(1)
 
@@ -278,10 +411,14 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {self.on_earlier_job!r}.",
                 field="on_earlier_job",
             )
-        if mine.try_number < 2 or self.on_earlier_job == "ignore":
+        if not self._looks_for_earlier(mine.try_number):
             return None
         serves = None
-        for earlier in judge(self._earlier_jobs(hook, mine), mine, reuse=self.on_earlier_job == "reattach"):
+        reuse = self.on_earlier_job == "reattach"
+        searcher = hook.for_thread(timeout=_CANCEL_TIMEOUT)
+        # Killed while it looks, this task must not leave behind what it would have taken over.
+        self._switch.search(lambda: _still_running(judge(searcher.list_jobs(tags={identity.TI: mine.ti}), mine, reuse)))
+        for earlier in judge(self._earlier_jobs(hook, mine, reuse), mine, reuse):
             job, number = earlier.job, earlier.attempt.try_number
             if earlier.verdict is Verdict.CANCEL:
                 self._cancel_earlier(hook, earlier)
@@ -303,15 +440,30 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 )
         if serves is not None:
             self._switch.follow(serves.id)
+        else:
+            self._switch.release()
         return serves
 
-    def _earlier_jobs(self, hook: DliHook, mine: identity.Identity) -> list[Job]:
-        # A job submitted just before its worker was lost may not be listed yet. An orderly end leaves no such job, and
-        # Airflow retries no sooner than this.
-        patience = max(0.0, LIST_LAG - self.retry_delay.total_seconds())
+    def _looks_for_earlier(self, try_number: int) -> bool:
+        return self.on_earlier_job != "ignore" and (try_number > 1 or not compat.TRY_1_IS_THE_FIRST)
+
+    def _earlier_jobs(self, hook: DliHook, mine: identity.Identity, reuse: bool) -> list[Job]:
+        # A job submitted just before its worker was lost may not be listed yet. The try before this one has one, unless
+        # it took over what this one can take over too, or never came to its submit.
+        def is_enough(jobs: list[Job]) -> bool:
+            return any(
+                _is_of(earlier.attempt, mine, mine.try_number - 1)
+                or earlier.verdict in (Verdict.REATTACH, Verdict.RESULT)
+                for earlier in judge(jobs, mine, reuse)
+            )
+
+        has_earlier = mine.try_number > 1
         try:
-            return self._look(hook, {identity.TI: mine.ti}, patience)
+            return self._look(hook, {identity.TI: mine.ti}, LIST_LAG if has_earlier else 0, is_enough)
         except DliPermissionError as error:
+            if not has_earlier:
+                self.log.warning("Jobs that an uncounted earlier try has left running cannot be found: %s", error)
+                return []
             raise DliPermissionError(
                 f"{error} It is needed to look for a job of an earlier try, so that nothing runs twice; "
                 'on_earlier_job="ignore" goes without.',
@@ -349,6 +501,7 @@ class DliCancelJobOperator(_DliOperator):
     :param poll_interval: Seconds between two status calls, at most. Default 10.
     :param wait_for_completion: Whether to wait until the jobs are over. Default True; otherwise the task is done
         when DLI has accepted the cancels, and a job may still finish.
+    :param deferrable: Whether to wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
     :raises DliNotFoundError: DLI knows no such job. The other jobs of a list are cancelled all the same.
     :raises DliJobError: With ``fail_if_finished``, a job was over before.
     """
@@ -357,15 +510,32 @@ class DliCancelJobOperator(_DliOperator):
     ui_color = "#fdecea"
 
     def __init__(
-        self, *, job_id: str | Sequence[str], kind: str = "sql", fail_if_finished: bool = False, **kwargs: Any
+        self,
+        *,
+        job_id: str | Sequence[str],
+        kind: str = "sql",
+        fail_if_finished: bool = False,
+        deferrable: bool = airflow_config.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_id = job_id
         self.kind = kind
         self.fail_if_finished = fail_if_finished
+        self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, str]:
         """Cancel the jobs, wait until they are over, return their end states by job id."""
+        return self._run(deadline_of(self))
+
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any] | None = None, *, deadline: float | None = None
+    ) -> dict[str, str]:
+        """Return the end states after the deferral. To cancel once more what is over does no harm."""
+        require_over(event)
+        return self._run(deadline)
+
+    def _run(self, deadline: float | None) -> dict[str, str]:
         self._switch.check()
         job_ids = [self.job_id] if isinstance(self.job_id, str) else self.job_id
         if not isinstance(job_ids, Sequence) or not job_ids:
@@ -386,6 +556,15 @@ class DliCancelJobOperator(_DliOperator):
                 self.log.error("%s", error)
                 errors.append(error)
         if self.wait_for_completion:
+            if self.deferrable and (active := [job_id for job_id in states if _may_be_active(hook, job_id, self.kind)]):
+                defer_until_over(
+                    self,
+                    active,
+                    kind=self.kind,
+                    poll_interval=self.poll_interval,
+                    deadline=deadline,
+                    kwargs={"deadline": deadline},
+                )
             states = {job_id: self._end_state(hook, job_id) for job_id in states}
         if errors:
             raise errors[0]
@@ -400,6 +579,27 @@ class DliCancelJobOperator(_DliOperator):
 
     def _end_state(self, hook: DliHook, job_id: str) -> str:
         return str(hook.wait_for_job(job_id, self.kind, poll_interval=self.poll_interval).state)
+
+
+def _is_of(attempt: identity.Attempt, mine: identity.Identity, try_number: int) -> bool:
+    """Whether it is of this try of the same DAG run, and not of a run of that name in another Airflow."""
+    return attempt.try_number == try_number and attempt.run_start == identity.run_start(mine.generation)
+
+
+def _may_be_active(hook: DliHook, job_id: str, kind: str = "sql") -> bool:
+    """Whether the job is worth a deferral; also when DLI does not answer, for the trigger waits that out."""
+    job = JobWatcher(hook, job_id, kind).look()
+    return job is None or job.state.is_active
+
+
+def _still_running(found: Iterable[Earlier]) -> str | None:
+    """Return the id of a job that a next try would take over or cancel, if there is one."""
+    ours = (Verdict.REATTACH, Verdict.CANCEL)
+    return next((earlier.job.id for earlier in found if earlier.verdict in ours), None)
+
+
+def _watch_nothing() -> None:
+    """Let nothing end a wait."""
 
 
 def _require_cancelled(states: Mapping[str, str]) -> None:
@@ -419,4 +619,217 @@ def _lost_job(mine: identity.Identity, problem: str) -> DliError:
         f"The answer to the submit was lost, {problem}. The job may run all the same: look in the DLI console for "
         f"a job with the tag {identity.TI} = {mine.ti} and cancel it if it is there. It was not submitted again, so "
         "that nothing runs twice."
+    )
+
+
+class DliCancelOrphanJobsOperator(_DliOperator):
+    """
+    Cancel the DLI jobs that no task waits for any more: what no process is left to do, a scheduled task does.
+
+    Looks at the active jobs of this deployment (the option ``[dli] deployment``, without which it refuses to run) and
+    cancels a job only if a task was to wait for its end, and the task instance is success, failed, skipped,
+    upstream_failed, removed or gone from Airflow, or has submitted another job in a later try. A job whose task may
+    still run or run again is left alone. Waits until the jobs are really over, and returns what became of which job, as
+    a list of ``job``, ``dag``, ``run``, ``task``, ``map_index``, ``try``, ``age`` (seconds), ``verdict`` and ``why``
+    (of the jobs that are simply left alone, the first hundred).
+
+    Follows the pages "Querying All Jobs" and "Canceling a Job" of the DLI API Reference.
+
+    :param queue_name: Only jobs of this queue; default is all queues. (templated)
+    :param older_than: Jobs that were submitted less than this long ago are left alone: a timedelta, or seconds. Default
+        5 minutes.
+    :param dry_run: Whether to only tell what would be cancelled. Default False.
+    :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
+    :param region: Takes the place of the connection's ``region``. (templated)
+    :param project_id: Takes the place of the connection's ``project_id``. (templated)
+    :param poll_interval: Seconds between two status calls, at most. Default 10.
+    :param wait_for_completion: Whether to wait until the jobs are over, for 5 minutes at most. Default True; otherwise
+        the task is done when DLI has accepted the cancels.
+    :raises DliValueError: ``[dli] deployment`` is not set.
+    :raises DliError: Some jobs could not be cancelled, or Airflow did not tell the states of their task instances. All
+        others were swept before.
+    """
+
+    template_fields: Sequence[str] = ("queue_name", "dli_conn_id", "region", "project_id")
+    ui_color = "#fdecea"
+
+    def __init__(
+        self,
+        *,
+        queue_name: str | None = None,
+        older_than: timedelta | float = timedelta(minutes=5),
+        dry_run: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.queue_name = queue_name
+        self.older_than = older_than
+        # Not `dry_run`: every operator of Airflow has a method of that name.
+        self.only_tell = dry_run
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Find the orphans, cancel them, return what became of the active jobs."""
+        self._switch.check()
+        deployment = _required_deployment()
+        age = _checked_age(self.older_than)
+        hook = self._connected_hook()
+        candidates = self._active_jobs(hook, deployment)
+        report = sweep.Report(time.time())
+        try:
+            self._sweep(hook, candidates, age, report)
+        finally:
+            self.log.info("%s", report)
+        self._switch.check()
+        if failures := report.failures():
+            raise DliError(f"The sweep could not do all of its work; the rest is done.\n{failures}")
+        return report.rows
+
+    def _active_jobs(self, hook: DliHook, deployment: str) -> list[sweep.Candidate]:
+        """Return the active jobs of this deployment, oldest first."""
+        tags = {identity.DEPLOYMENT: identity.escape(deployment)}
+        found = {}
+        for status in _SWEPT_STATES:
+            for job in hook.list_jobs(status=status, queue_name=self.queue_name, tags=tags):
+                if (candidate := sweep.candidate(job, deployment)) is not None:
+                    found[job.id] = candidate
+        return sorted(found.values(), key=lambda candidate: candidate.submitted or 0)
+
+    def _sweep(
+        self, hook: DliHook, candidates: Sequence[sweep.Candidate], age: timedelta, report: sweep.Report
+    ) -> None:
+        later_tries = sweep.superseded(candidates)
+        cancelled: dict[str, tuple[sweep.Candidate, str]] = {}
+        for candidate, judgement in self._judged(candidates, age, later_tries):
+            if judgement.verdict is sweep.Verdict.ORPHAN:
+                judgement = self._cancel(hook, candidate, judgement, later_tries)
+            if judgement.verdict is sweep.Verdict.CANCELLED and self.wait_for_completion:
+                cancelled[candidate.job_id] = candidate, judgement.why
+            else:
+                report.add(candidate, judgement)
+        for candidate, judgement in self._confirmed(hook, cancelled):
+            report.add(candidate, judgement)
+
+    def _judged(
+        self, candidates: Sequence[sweep.Candidate], age: timedelta, later_tries: Mapping[str, int]
+    ) -> Iterator[tuple[sweep.Candidate, sweep.Judgement]]:
+        now, to_ask = time.time(), []
+        for candidate in candidates:
+            if judgement := sweep.exempt(candidate, now, age):
+                yield candidate, judgement
+            else:
+                to_ask.append(candidate)
+        for question in sweep.questions(to_ask):
+            yield from self._ask(question, later_tries)
+
+    def _ask(
+        self, question: sweep.Question, later_tries: Mapping[str, int]
+    ) -> Iterator[tuple[sweep.Candidate, sweep.Judgement]]:
+        """Ask Airflow for the states of task instances, and judge their jobs."""
+        self._switch.check()
+        try:
+            states = compat.task_states(question.dag_id, question.run_ids, question.task_id)
+        except Exception as error:  # of another kind in every Airflow; the other jobs shall be swept all the same
+            self.log.exception("No states of task %s of DAG %s.", question.task_id, question.dag_id)
+            why = f"Airflow did not tell the state of its task instance: {error}"
+            for candidate in question.candidates:
+                yield candidate, sweep.Judgement(sweep.Verdict.STATE_UNKNOWN, why)
+            return
+        self._switch.check()
+        for candidate in question.candidates:
+            state = states.get((candidate.run_id, candidate.map_index), sweep.GONE)
+            yield candidate, sweep.judge(candidate, state, later_tries.get(candidate.job_id))
+
+    def _cancel(
+        self,
+        hook: DliHook,
+        candidate: sweep.Candidate,
+        judgement: sweep.Judgement,
+        later_tries: Mapping[str, int],
+    ) -> sweep.Judgement:
+        if self.only_tell:
+            return judgement._replace(verdict=sweep.Verdict.WOULD_BE_CANCELLED)
+        # Minutes may have passed since Airflow was asked, for other jobs are cancelled first. Whoever clears the task
+        # meanwhile gets a new generation, as a rule, whose try cancels this job itself. But when `retries` in the DAG
+        # file was lowered, a clear can bring the old generation back, and its try takes up this very job. So one more
+        # small question for each orphan, right before its cancel.
+        [(_, judgement)] = self._ask(sweep.Question(candidate.dag_id, candidate.task_id, [candidate]), later_tries)
+        if judgement.verdict is not sweep.Verdict.ORPHAN:
+            return judgement
+        try:
+            cancellation = hook.cancel_job(candidate.job_id)
+        except (DliTaskKilledError, DliAuthenticationError):
+            raise
+        except DliNotFoundError:
+            return sweep.Judgement(sweep.Verdict.OVER, "DLI does not know it any more")
+        except DliError as error:
+            self.log.error("%s", error)
+            return sweep.Judgement(sweep.Verdict.NOT_CANCELLED, str(error))
+        self.log.info("Cancel of job %s (%s): %s.", candidate.job_id, judgement.why, cancellation)
+        if cancellation.accepted:
+            return judgement._replace(verdict=sweep.Verdict.CANCELLED)
+        return sweep.Judgement(sweep.Verdict.OVER, f"{cancellation.state} before the cancel")
+
+    def _confirmed(
+        self, hook: DliHook, cancelled: dict[str, tuple[sweep.Candidate, str]]
+    ) -> Iterator[tuple[sweep.Candidate, sweep.Judgement]]:
+        """Wait until the cancelled jobs are over, all together for 5 minutes at most."""
+        end = time.monotonic() + _CONFIRM_WITHIN
+        interval = min(FIRST_POLL_INTERVAL, self.poll_interval)
+        waiting = dict(cancelled)
+        while waiting:
+            for job_id, (candidate, why) in list(waiting.items()):
+                if judgement := self._end(hook, job_id, why, is_last_look=time.monotonic() >= end):
+                    del waiting[job_id]
+                    yield candidate, judgement
+            if waiting:
+                hook.pause(interval)
+                interval = min(interval * 1.5, self.poll_interval)
+
+    def _end(self, hook: DliHook, job_id: str, why: str, *, is_last_look: bool) -> sweep.Judgement | None:
+        """Tell how a cancelled job ended; None when it has not, and there is time to look again."""
+        try:
+            job = hook.get_job(job_id, give_up_after=0)
+            if job.state is JobState.CANCELLED:
+                return sweep.Judgement(sweep.Verdict.CANCELLED, why)
+            if not job.state.is_active:
+                return sweep.Judgement(sweep.Verdict.OVER, f"{job.status} in spite of the cancel")
+            problem = f"it is still {job.status} {sweep.in_words(_CONFIRM_WITHIN)} later"
+        except DliNotFoundError:
+            return sweep.Judgement(sweep.Verdict.OVER, "DLI does not know it any more")
+        except (DliTaskKilledError, DliAuthenticationError):
+            raise
+        except DliError as error:
+            problem = str(error)
+            is_last_look = is_last_look or not isinstance(error, DliTemporaryError)
+        if not is_last_look:
+            return None
+        return sweep.Judgement(sweep.Verdict.NOT_CANCELLED, f"DLI accepted the cancel, but {problem}")
+
+
+def _required_deployment() -> str:
+    deployment = airflow_config.get("dli", "deployment", fallback=None)
+    if not deployment:
+        raise DliValueError(
+            "The option `deployment` in section [dli] of Airflow's configuration is not set, and without it the sweep "
+            "cannot tell the jobs of this Airflow from those of another one. Set it (AIRFLOW__DLI__DEPLOYMENT in the "
+            "environment) to a name that no other Airflow uses which sees the same DLI projects; jobs that are "
+            "submitted from then on carry it.",
+            field="deployment",
+        )
+    if identity.unescape(identity.escape(deployment)) is None:
+        raise DliValueError(
+            "The option `deployment` in section [dli] of Airflow's configuration is too long for a tag: cut, "
+            "it could be mistaken for another one. Use a shorter name.",
+            field="deployment",
+        )
+    return str(deployment)
+
+
+def _checked_age(older_than: timedelta | float) -> timedelta:
+    with suppress(TypeError, ValueError, OverflowError):
+        age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
+        if age >= timedelta():
+            return age
+    raise DliValueError(
+        f"older_than must be a timedelta, or a number of seconds, of 0 or more, not {older_than!r}.", field="older_than"
     )

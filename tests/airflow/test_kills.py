@@ -1,7 +1,7 @@
 """
 Every kill of a running task: no job is left, and nothing runs twice.
 
-``pytest -m matrix -n 0`` plays all cases; see ``kill_matrix``.
+``pytest`` plays one case of every path, ``pytest -m matrix -n 0`` all others; see ``kill_matrix``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kill_matrix.stage import Outcome, Stage
 from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
-pytestmark = [pytest.mark.matrix, pytest.mark.timeout(2400)]
+pytestmark = pytest.mark.timeout(2400)
 
 
 def is_quick(case: Case) -> bool:
@@ -29,7 +29,8 @@ def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDl
     with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
         outcomes = stage.play(cases.values())
     if request.config.getoption("--write-kill-table"):
-        table.write(outcomes)
+        table.write(outcomes.values())
+        table.write_lines()
     return outcomes
 
 
@@ -37,20 +38,10 @@ def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDl
     "case", [pytest.param(case, id=case.name, marks=() if is_quick(case) else pytest.mark.matrix) for case in ALL]
 )
 def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
-    outcome = outcomes[case.name]
-    assert outcome.problem is None, outcome
-    assert tuple(job.status for job in outcome.jobs) == case.jobs, outcome
-    if case.path.ends == "gone":
-        assert outcome.states == [], outcome
-    else:
-        assert outcome.states == [case.path.ends], outcome
-        assert outcome.tries == case.path.tries or (case.path.alone and outcome.tries > case.path.tries), outcome
-    wrongs = verdict.wrongs(outcome)
-    assert wrongs.pop("orphans") == case.only_a_sweep, outcome
-    assert not any(wrongs.values()), f"{wrongs} in {outcome}"
+    verdict.check(outcomes[case.name])
 
 
-@pytest.mark.parametrize("case", [pytest.param(MAPPED, id=MAPPED.name)])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in MAPPED])
 def test_a_kill_of_one_mapped_task_leaves_the_others_alone(case: Case, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[case.name]
     assert outcome.problem is None, outcome
@@ -68,4 +59,6 @@ def test_with_an_execution_timeout_dli_itself_has_a_bound(case: Case, outcomes: 
 
 
 def test_the_readme_says_what_happens() -> None:
-    assert [cells[0] for cells in table.rows(table.README.read_text())] == [path.title for path in PATHS]
+    readme = table.README.read_text()
+    assert [cells[0] for cells in table.rows(readme)] == [path.title for path in PATHS]
+    assert table.rows(readme, table.LINES_BEGIN, table.LINES_END) == table.line_rows()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
+from airflow_provider_dli.hooks.dli import JobWatcher
 
 UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 
@@ -355,3 +357,25 @@ def test_a_hook_does_nothing_when_it_is_made(dli_local, monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_DLI_DEFAULT", raising=False)
     DliHook("no_such_connection")
     assert dli_local.requests() == []
+
+
+def test_a_log_that_is_gone_does_not_end_the_wait_for_a_job(dli_local, hook, monkeypatch):
+    """A task whose supervisor was killed can log no more; its job is for the next try to take over."""
+    dli_local.will(run_for=1)
+    job_id = hook.submit_sql_job("select 1").id
+
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(hook, "_log", SimpleNamespace(info=gone, warning=gone), raising=False)
+    dli_local.fault("status", "status", status=503)
+    assert hook.log.info is gone
+    assert hook.wait_for_job(job_id, poll_interval=0.2).status == "FINISHED"
+
+
+def test_a_dli_that_asks_for_a_day_is_asked_again_when_it_may_be_away_no_longer(dli_local, hook):
+    dli_local.will(run_for=60)
+    watcher = JobWatcher(hook, hook.submit_sql_job("select 1").id)
+    dli_local.fault("status", "status", status=429, retry_after=86400)
+    assert watcher.look() is None
+    assert watcher.interval == 1800

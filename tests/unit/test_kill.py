@@ -14,6 +14,8 @@ import pytest
 from task_process import TaskProcesses
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.exceptions import DliTaskKilledError
+from airflow_provider_dli.kill import KillSwitch
 
 SUBMIT = "DliSubmitSqlJobOperator"
 
@@ -228,8 +230,7 @@ def test_a_kill_while_a_lost_job_is_looked_for_finds_and_cancels_it(dli_local, s
     wait_until_cancelled(dli_local)
 
 
-@pytest.mark.parametrize("sql", ["select 1", "select 2"], ids=["re-attached", "cancelling it"])
-def test_a_kill_while_waiting_for_the_job_of_an_earlier_try_cancels_that_one(dli_local, connect, start, sql):
+def job_of_an_earlier_try(connect, sql="select 1"):
     earlier = identity.Identity(
         dag_id="dag",
         run_id="again",
@@ -241,14 +242,46 @@ def test_a_kill_while_waiting_for_the_job_of_an_earlier_try_cancels_that_one(dli
         owner="task",
         work=identity.work(sql, None, None, {}),
     )
-    dli_local.will(run_for=60, cancel_takes=2)
     connect().submit_sql_job(sql, tags=earlier.tags())
+
+
+@pytest.mark.parametrize("sql", ["select 1", "select 2"], ids=["re-attached", "cancelling it"])
+def test_a_kill_while_waiting_for_the_job_of_an_earlier_try_cancels_that_one(dli_local, connect, start, sql):
+    dli_local.will(run_for=60, cancel_takes=2)
+    job_of_an_earlier_try(connect, sql)
     task = start(run_id="again", try_number=2)
     wait_for_call(dli_local, "status")
     killed = task.kill()
     outcome = task.wait()
     assert outcome.ended - killed < 1
     assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
+def test_a_kill_before_the_look_for_the_job_of_an_earlier_try_cancels_that_one(dli_local, connect, start):
+    dli_local.will(run_for=60)
+    job_of_an_earlier_try(connect)
+    dli_local.fault("token", "latency", seconds=1)
+    since = max(request.seq for request in dli_local.requests())
+    task = start(run_id="again", try_number=2)
+    dli_local.wait_until(lambda dli: [each for each in dli.requests("token", since) if each.answered_at is None])
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 3
+    assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
+def test_a_job_that_is_found_after_the_kill_has_looked_in_vain_is_cancelled(dli_local, connect):
+    dli_local.will(run_for=60)
+    hook = connect()
+    job = hook.submit_sql_job("select 1")
+    switch = KillSwitch()
+    with switch.armed(hook.for_thread().cancel_job, hook.log):
+        switch.search(lambda: None)
+        switch.pull()
+        with pytest.raises(DliTaskKilledError):
+            switch.follow(job.id)
     wait_until_cancelled(dli_local)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from types import SimpleNamespace
 
 import pendulum
 import pytest
 
-from airflow_provider_dli import identity
+from airflow_provider_dli import compat, identity
 from airflow_provider_dli.exceptions import (
     DliError,
     DliJobError,
@@ -152,6 +153,63 @@ class TestSubmit:
             execute(DliSubmitSqlJobOperator, **arguments)
         assert caught.value.field == field
         assert dli_local.jobs() == []
+
+
+class TestJobOfAnEarlierTry:
+    @pytest.fixture
+    def left_running(self, dli_local, connect):
+        """Return a function that submits what a try would, and leaves it running; returns the job id."""
+
+        def submit(ti, day=22, run_for=3.0):
+            mine = identity.Identity(
+                dag_id=ti.dag_id,
+                run_id=ti.run_id,
+                task_id=ti.task_id,
+                map_index=-1,
+                statement_index=0,
+                generation=identity.generation(pendulum.datetime(2026, 11, day), ti.max_tries),
+                try_number=ti.try_number,
+                owner="task",
+                work=identity.work("select 1", None, None, {}),
+            )
+            dli_local.will(run_for=run_for)
+            return connect().submit_sql_job("select 1", tags=mine.tags()).id
+
+        return submit
+
+    def test_one_of_another_airflow_does_not_end_the_look_for_ours(self, dli_local, execute, left_running):
+        ti = TaskInstance()
+        left_running(ti, day=21)
+        time.sleep(3)
+        dli_local.settings(list_lag=3)
+        ours = left_running(ti, run_for=6)
+        ti.try_number = 2
+        result, _ = execute(DliSubmitSqlJobOperator, ti, sql="select 1")
+        assert result == ours
+        assert len(dli_local.jobs()) == 2
+
+    def test_where_airflow_may_lose_count_it_is_looked_for_on_try_1_too(
+        self, dli_local, execute, left_running, monkeypatch
+    ):
+        monkeypatch.setattr(compat, "TRY_1_IS_THE_FIRST", False)
+        ti = TaskInstance()
+        first = left_running(ti)
+        result, _ = execute(DliSubmitSqlJobOperator, ti, sql="select 1")
+        assert result == first
+        assert len(dli_local.jobs()) == 1
+
+    def test_on_try_1_the_look_takes_no_time_and_needs_no_right(self, dli_local, execute, monkeypatch):
+        monkeypatch.setattr(compat, "TRY_1_IS_THE_FIRST", False)
+        began = time.monotonic()
+        execute(DliSubmitSqlJobOperator, sql="select 1")
+        dli_local.fault("list", "status", status=403, error_code="DLI.0003", error_msg="not allowed")
+        execute(DliSubmitSqlJobOperator, sql="select 1")
+        assert time.monotonic() - began < 5
+        assert len(dli_local.requests("list")) == 2
+
+    def test_elsewhere_a_first_try_does_not_look(self, dli_local, execute):
+        execute(DliSubmitSqlJobOperator, sql="select 1")
+        assert dli_local.requests("list") == []
 
 
 class TestCancel:

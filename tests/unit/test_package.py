@@ -19,6 +19,9 @@ PACKAGE = Path(airflow_provider_dli.__file__).parent
 # Each may import those after it, never one before.
 LAYERS = [
     "operators",
+    "sensors",
+    "deferral",
+    "triggers",
     "links",
     "hooks",
     "compat",
@@ -26,8 +29,10 @@ LAYERS = [
     "connection",
     "auth",
     "earlier",
+    "sweep",
     "identity",
     "kill",
+    "threads",
     "api",
     "exceptions",
 ]

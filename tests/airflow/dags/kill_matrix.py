@@ -24,25 +24,34 @@ TASK = {
     "dli_conn_id": "{{ 'canary_key_by_name' if 'before' in run_id else 'dli_default' }}",
     "poll_interval": 1,
     "retry_delay": timedelta(seconds=1),
+    # To whom Airflow writes of failures and retries; see `email_notes`.
+    "email": os.environ.get("ON_CALL"),
     **{callback: partial(note, callback) for callback in CALLBACKS},
 }
 SQL = "SELECT 'case {{ run_id }}'"
 MANY = {"schedule": None, "max_active_runs": 100, "max_active_tasks": 100}
 
-with DAG("kill_once", **MANY):
-    DliSubmitSqlJobOperator(**TASK, sql=SQL)
 
-with DAG("kill_retried", **MANY):
-    DliSubmitSqlJobOperator(**TASK, sql=SQL, retries=3)
+# Every task twice: it waits in a worker, and in the triggerer.
+for suffix, deferrable in (("", False), ("_deferred", True)):
+    task = {**TASK, "deferrable": deferrable}
 
-with DAG("kill_execution_timeout", **MANY):
-    DliSubmitSqlJobOperator(**TASK, sql=SQL, execution_timeout=timedelta(seconds=6))
+    with DAG(f"kill_once{suffix}", **MANY):
+        DliSubmitSqlJobOperator(**task, sql=SQL)
 
-with DAG("kill_dagrun_timeout", dagrun_timeout=timedelta(seconds=30), **MANY):
-    DliSubmitSqlJobOperator(**TASK, sql=SQL)
+    with DAG(f"kill_retried{suffix}", **MANY):
+        # Without an API server, tries are over before they begin.
+        DliSubmitSqlJobOperator(**task, sql=SQL, retries=6)
 
-with DAG("kill_paused", **MANY):
-    DliSubmitSqlJobOperator(**TASK, sql=SQL)
+    with DAG(f"kill_execution_timeout{suffix}", **MANY):
+        # Long enough to come to its deferral.
+        DliSubmitSqlJobOperator(**task, sql=SQL, execution_timeout=timedelta(seconds=15 if deferrable else 6))
 
-with DAG("kill_mapped", **MANY):
-    DliSubmitSqlJobOperator.partial(**TASK, retries=1).expand(sql=[f"{SQL}, {index}" for index in (0, 1, 2)])
+    with DAG(f"kill_dagrun_timeout{suffix}", dagrun_timeout=timedelta(seconds=30), **MANY):
+        DliSubmitSqlJobOperator(**task, sql=SQL)
+
+    with DAG(f"kill_paused{suffix}", **MANY):
+        DliSubmitSqlJobOperator(**task, sql=SQL)
+
+    with DAG(f"kill_mapped{suffix}", **MANY):
+        DliSubmitSqlJobOperator.partial(**task, retries=1).expand(sql=[f"{SQL}, {index}" for index in (0, 1, 2)])

@@ -6,13 +6,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import psutil
 import requests
 
-from airflow_provider_dli.local.airflow import TASK_API
+from airflow_provider_dli.local.airflow import TASK_API, Component
 from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
 
 
@@ -32,6 +32,7 @@ class Path:
     :param dag: DAG that the case is a run of.
     :param alone: Whether other cases cannot go on beside it; it is played at one moment only.
     :param kills: Whether the job shall end.
+    :param or_left: Whether it is a matter of luck, and the job may be left to a sweep.
     :param moments: Names of the moments at which it can be played; all by default.
     """
 
@@ -45,7 +46,13 @@ class Path:
     dag: str = "kill_retried"
     alone: bool = False
     kills: bool = True
+    or_left: bool = False
     moments: tuple[str, ...] = ()
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the task waits in the triggerer."""
+        return self.dag.endswith(DEFERRED)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Case:
     path: Path
     moment: Moment
     suffix: str = ""
+    #: Seconds that a job runs which shall be killed: until the end of the test, to see that none is left behind.
+    doomed_for: float = RUN_FOR
 
     @property
     def name(self) -> str:
@@ -85,12 +94,17 @@ class Case:
         """Seconds that the first job runs when nobody cancels it: one that the next try takes over ends sooner."""
         if self.path is CLEARED_WHEN_DONE:
             return 3
-        return 40 if self.path.job == "FINISHED" or self.path is ONE_OF_THREE else RUN_FOR
+        if self.moment.name == "resume":
+            return 6
+        # A triggerer that was lost is missed after 15 seconds only.
+        if self.path.deferred and self.path.alone:
+            return 75 if self.path.job == "FINISHED" else 150
+        return 40 if self.path.job == "FINISHED" or self.path in MAPPED_PATHS else self.doomed_for
 
     @property
     def long_jobs(self) -> int:
         """Number of jobs that run that long; later ones are done at once."""
-        return 3 if self.path is ONE_OF_THREE else 1
+        return 3 if self.path in MAPPED_PATHS else 1
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -149,6 +163,10 @@ def delete_run(run: Run) -> None:
 
 
 def wait_for_execution_timeout(run: Run) -> None:
+    if run.case.path.deferred:
+        run.killed_at = datetime.fromisoformat(run.tasks[0]["start_date"]).timestamp() + 15
+        run.until(lambda: run.tasks[0]["state"] in OVER, "the timeout", timeout=120)
+        return
     if run.frozen:
         time.sleep(7)
         return
@@ -167,6 +185,9 @@ def leave_alone(run: Run) -> None:
 
 def mark_one_of_three(run: Run) -> None:
     run.until(lambda: len(run.jobs) == 3, "three jobs")
+    if run.case.path.deferred:
+        run.until(lambda: {task["state"] for task in run.tasks} == {"deferred"}, "three deferrals")
+        time.sleep(2)  # until the triggerer has them
     run.killed_at = time.time()
     run.api.mark_task(run.dag_id, run.id, TASK, "failed", map_index=1)
 
@@ -223,6 +244,69 @@ def start_api_server(run: Run) -> None:
     run.stage.airflow.wait_until_healthy(TASK_API)
 
 
+def restart_triggerer(stop: Callable[[Component], None]) -> Callable[[Run], None]:
+    def restart(run: Run) -> None:
+        triggerer = run.stage.airflow.component("triggerer")
+        stop(triggerer)
+        start_triggerer(run)
+
+    return restart
+
+
+def start_triggerer(run: Run) -> None:
+    run.stage.airflow.component("triggerer").start()
+    run.stage.airflow.wait_until_healthy("triggerer")
+
+
+def without_triggerer(act: Callable[[Run], None]) -> Callable[[Run], None]:
+    """A user acts while there is no triggerer."""
+
+    def path(run: Run) -> None:
+        run.stage.airflow.component("triggerer").stop()
+        run.killed_at = time.time()
+        act(run)
+        time.sleep(5)
+        start_triggerer(run)
+
+    return path
+
+
+def time_out_without_triggerer(run: Run) -> None:
+    run.stage.airflow.component("triggerer").stop()
+    wait_for_execution_timeout(run)
+    start_triggerer(run)
+
+
+def freeze_triggerer(run: Run) -> None:
+    """The triggerer stands still for so long that Airflow takes its triggers away, and wakes up."""
+    process = run.stage.airflow.component("triggerer").process
+    family = [process, *process.children(recursive=True)]
+    for each in family:
+        each.suspend()
+    time.sleep(30)
+    for each in family:
+        each.resume()
+
+
+def lose_one_of_two_triggerers(act: Callable[[Run], None]) -> Callable[[Run], None]:
+    """The triggerer that has the task is gone for good, and a user acts before the other one takes over."""
+
+    def path(run: Run) -> None:
+        airflow = run.stage.airflow
+        first, second = airflow.component("triggerer"), airflow.component("triggerer-2")
+        second.start()
+        airflow.wait_until_healthy("triggerer-2")
+        first.kill()
+        run.killed_at = time.time()
+        act(run)
+        run.until(lambda: run.tasks[0]["state"] in OVER, "the task is over", timeout=120)
+        first.start()
+        airflow.wait_until_healthy("triggerer")
+        second.stop()
+
+    return path
+
+
 # Moments.
 
 
@@ -266,6 +350,11 @@ def thaw(run: Run) -> None:
 
 def while_waiting(run: Run) -> None:
     run.until(lambda: run.jobs, "the job")
+    if run.case.path.deferred:
+        run.until(lambda: run.tasks[0]["state"] == "deferred", "the deferral")
+        begun = len(_polls(run, answered=True))
+        run.until(lambda: len(_polls(run, answered=True)) > begun, "a status call of the trigger")
+        return
     run.until(lambda: _polls(run, answered=True), "a status call that was answered")
     run.until(lambda: run.tasks[0]["pid"], "the process of the task")
 
@@ -285,6 +374,19 @@ def while_cancelling(run: Run) -> None:
     run.until(lambda: [each for each in run.dli.requests("cancel", run._since) if each.job_id == job_id], "the DELETE")
 
 
+def with_a_slow_cancel(run: Run) -> None:
+    """Airflow cancels a trigger again every second while it cancels the job."""
+    while_waiting(run)
+    run.dli.fault("cancel", "latency", matching=run.jobs[0].job_id, seconds=2.5, times=2)
+
+
+def while_resuming(run: Run) -> None:
+    """The job is over, and the task asks DLI how it ended."""
+    run.until(lambda: run.jobs and run.tasks[0]["state"] == "deferred", "the deferral")
+    run.dli.fault("status", "latency", matching=run.jobs[0].job_id, times=None, seconds=SLOW)
+    run.until(lambda: run.tasks[0]["state"] == "running" and run.under_way("status"), "a slow status call")
+
+
 def _polls(run: Run, answered: bool) -> list[object]:
     job_id = run.jobs[0].job_id
     calls = [each for each in run.dli.requests("status", run._since) if each.job_id == job_id]
@@ -292,6 +394,9 @@ def _polls(run: Run, answered: bool) -> list[object]:
 
 
 NEXT_TRY = "the next try"
+ONLY_A_SWEEP = "only a sweep"
+TRIGGER = "the trigger"
+DEFERRED = "_deferred"
 LAST = {"dag": "kill_once", "moments": ("wait",)}
 PATHS = [
     Path("mark-failed", "task marked failed", mark_task("failed"), "failed"),
@@ -354,7 +459,7 @@ PATHS = [
         signal_task(signal.SIGKILL),
         "failed",
         "RUNNING",
-        "only a sweep",
+        ONLY_A_SWEEP,
         dag="kill_once",
     ),
     Path(
@@ -378,6 +483,7 @@ PATHS = [
     Path("api-server", "API server down for long", stop_api_server, "success", tries=2, alone=True),
 ]
 NOBODY = Path("nobody", "nothing", leave_alone, "success", "FINISHED", "nobody", kills=False)
+NOBODY_DEFERRED = replace(NOBODY, name="nobody-deferred", dag="kill_retried_deferred")
 PAUSED = Path(
     "pause",
     "DAG paused",
@@ -401,7 +507,127 @@ CLEARED_WHEN_DONE = Path(
     moments=("wait",),
 )
 PATHS += [PAUSED, CLEARED_WHEN_DONE]
-ONE_OF_THREE = Path("mapped", "one of three mapped tasks marked failed", mark_one_of_three, "failed", dag="kill_mapped")
+
+
+def deferred(
+    name: str, who: str = TRIGGER, moments: tuple[str, ...] = ("answer", "wait", "poll", "slow", "resume")
+) -> Path:
+    """The same path while the task waits in the triggerer, or is about to."""
+    path = next(path for path in PATHS if path.name == name)
+    title = f"{path.title}, deferred"
+    return replace(path, name=f"{name}-deferred", title=title, who=who, dag=f"{path.dag}{DEFERRED}", moments=moments)
+
+
+ALONE = {"dag": "kill_retried_deferred", "moments": ("wait",), "alone": True}
+RESUME = ("resume",)
+DEFERRED_PATHS = [
+    deferred("mark-failed"),
+    deferred("mark-success"),
+    deferred("clear-task", "the trigger and the next try"),
+    deferred("clear-run", "the trigger and the next try"),
+    deferred("run-failed"),
+    deferred("run-deleted", moments=("answer", "wait", "slow")),
+    deferred("execution-timeout", moments=("wait",)),
+    deferred("dagrun-timeout", moments=("wait",)),
+    deferred("pause", "nobody", moments=("wait",)),
+    Path(
+        "triggerer-term",
+        "triggerer restarted",
+        restart_triggerer(lambda triggerer: triggerer.stop()),
+        "success",
+        "FINISHED",
+        "nobody",
+        kills=False,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-kill",
+        "SIGKILL of the triggerer, started again",
+        restart_triggerer(lambda triggerer: triggerer.kill()),
+        "success",
+        "FINISHED",
+        "nobody",
+        kills=False,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-frozen",
+        "triggerer stands still for 30 s",
+        freeze_triggerer,
+        "success",
+        "FINISHED",
+        "nobody",
+        kills=False,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-lost",
+        "SIGKILL of one of two triggerers",
+        lose_one_of_two_triggerers(leave_alone),
+        "success",
+        "FINISHED",
+        "nobody",
+        kills=False,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-lost-clear",
+        "SIGKILL of one of two triggerers, task cleared",
+        lose_one_of_two_triggerers(clear_task),
+        "success",
+        who=NEXT_TRY,
+        tries=2,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-lost-failed",
+        "SIGKILL of one of two triggerers, task marked failed",
+        lose_one_of_two_triggerers(mark_task("failed")),
+        "failed",
+        "RUNNING",
+        ONLY_A_SWEEP,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-down-failed",
+        "triggerer down, task marked failed, triggerer back",
+        without_triggerer(mark_task("failed")),
+        "failed",
+        # It depends on whether Airflow gives the trigger to the new triggerer before it deletes it.
+        who="the trigger, or a sweep",
+        or_left=True,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-down-clear",
+        "triggerer down, task cleared, triggerer back",
+        without_triggerer(clear_task),
+        "success",
+        who=NEXT_TRY,
+        tries=2,
+        **ALONE,
+    ),
+    Path(
+        "triggerer-down-timeout",
+        "triggerer down, `execution_timeout`",
+        time_out_without_triggerer,
+        "failed",
+        who="the resumed task",
+        **{**ALONE, "dag": "kill_execution_timeout_deferred"},
+    ),
+]
+RESUMING_PATHS = [
+    deferred("task-kill", NEXT_TRY, RESUME),
+    deferred("task-term", NEXT_TRY, RESUME),
+    deferred("supervisor-kill", NEXT_TRY, RESUME),
+    deferred("supervisor-term", NEXT_TRY, RESUME),
+]
+"""Kills that need a process: a deferred task has one only when it is resumed."""
+PATHS += DEFERRED_PATHS
+MAPPED_PATHS = [
+    Path(name, "one of three mapped tasks marked failed", mark_one_of_three, "failed", dag=dag)
+    for name, dag in (("mapped", "kill_mapped"), ("mapped-deferred", "kill_mapped_deferred"))
+]
 
 MOMENTS = [
     Moment("before", "before the submit", before_submit, has_job=False),
@@ -418,7 +644,10 @@ MOMENTS = [
     Moment("poll", "during a status call", during_poll),
     Moment("wait", "while waiting", while_waiting),
     Moment("cancel", "while cancelling", while_cancelling),
+    Moment("slow", "while deferred, the cancel takes long", with_a_slow_cancel),
+    Moment("resume", "while resuming after the deferral", while_resuming),
 ]
+ONLY_DEFERRED = ("slow", "resume")
 EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     # Airflow's SIGKILL comes before the task knows its job, and there is no next try.
     **{(path, "late"): ("RUNNING",) for path in ("mark-failed", "mark-success", "run-failed", "run-deleted")},
@@ -432,6 +661,22 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     # The DELETE was on its way.
     **{(path, "cancel"): ("CANCELLED", "FINISHED") for path in ("supervisor-int", "supervisor-kill", "task-kill")},
     ("last-try-kill", "cancel"): ("CANCELLED",),
+    # The job was over when the task was killed.
+    **{
+        (f"{path}-deferred", "resume"): ("FINISHED",)
+        for path in (
+            "mark-failed",
+            "mark-success",
+            # Airflow does not tell the next try that a user cleared the task while it ran: it takes the result.
+            "clear-task",
+            "clear-run",
+            "run-failed",
+            "task-kill",
+            "task-term",
+            "supervisor-kill",
+            "supervisor-term",
+        )
+    },
     # A user who clears what is done wants it again.
     ("clear-done", "wait"): ("FINISHED", "FINISHED"),
 }
@@ -439,14 +684,15 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
 
 ALL = [
     Case(path, moment)
-    for path in PATHS
+    for path in (*PATHS, *RESUMING_PATHS)
     for moment in MOMENTS
-    if moment.name in (path.moments or (("wait",) if path.alone else (moment.name,)))
+    if (moment.name in path.moments)
+    or (not path.moments and (moment.name == "wait" if path.alone else moment.name not in ONLY_DEFERRED))
 ]
 """Every path at every moment at which it can happen."""
 
 BY_NAME = {case.name: case for case in ALL}
-MAPPED = Case(ONE_OF_THREE, next(moment for moment in MOMENTS if moment.name == "wait"))
+MAPPED = [Case(path, moment) for path in MAPPED_PATHS for moment in MOMENTS if moment.name == "wait"]
 
 QUICK = {
     "mark-failed": "wait",
@@ -467,5 +713,10 @@ QUICK = {
     "api-server-term": "wait",
     "pause": "wait",
     "clear-done": "wait",
+    "mark-failed-deferred": "slow",
+    "clear-task-deferred": "wait",
+    "run-failed-deferred": "resume",
+    "execution-timeout-deferred": "wait",
+    "triggerer-term": "wait",
 }
 """Every path but the slowest at one moment, and every moment but "late", for a run of two minutes."""

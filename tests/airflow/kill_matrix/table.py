@@ -3,33 +3,69 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kill_matrix.cases import PATHS, Case
+from kill_matrix.cases import ALL, PATHS, Case
+from kill_matrix.lines import cases_of
 from kill_matrix.stage import Outcome
 
 README = Path(__file__).parents[3] / "README.md"
 BEGIN, END = "<!-- kill-table:begin -->\n", "<!-- kill-table:end -->\n"
-HEAD = ("what happens while a task waits", "who sees to the job", "DELETE after", "the jobs", "the task", "callbacks")
+LINES_BEGIN, LINES_END = "<!-- lines-table:begin -->\n", "<!-- lines-table:end -->\n"
+OLDER = ("2.11", "3.0", "3.1", "3.2")
+LINES = (*OLDER, "3.3")
+HEAD = (
+    "what happens while a task waits",
+    "who sees to the job",
+    "DELETE after",
+    "the jobs",
+    "the task",
+    "callbacks and emails",
+)
 
 
-def rows(text: str) -> list[list[str]]:
+def rows(text: str, begin: str = BEGIN, end: str = END) -> list[list[str]]:
     """The cells of the table in this text, without its head."""
-    table = text.partition(BEGIN)[2].partition(END)[0]
+    table = text.partition(begin)[2].partition(end)[0]
     return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def write(outcomes: Mapping[str, Outcome], readme: Path = README) -> None:
-    """Put the table between its two marks.
+def write(outcomes: Iterable[Outcome], readme: Path = README) -> None:
+    """Put what came of these cases between the two marks of the table; rows of other paths stay as they are."""
+    known = {cells[0]: cells for cells in rows(readme.read_text())}
+    known |= {outcome.case.path.title: _row(outcome) for outcome in outcomes if _is_told(outcome)}
+    _put(readme, BEGIN, END, HEAD, [known[path.title] for path in PATHS if path.title in known])
 
-    :raises KeyError: A path was not played while its task waits.
-    """
-    table = [HEAD, ["---"] * len(HEAD), *(_row(outcomes[f"{path.name}.wait"]) for path in PATHS)]
-    lines = "".join(f"| {' | '.join(cells)} |\n" for cells in table)
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    readme.write_text(before + begin + lines + end + after)
+
+def write_lines(readme: Path = README) -> None:
+    """Put what must come of the cases of all lines of Airflow between the two marks of their table."""
+    _put(readme, LINES_BEGIN, LINES_END, ["what happens while a task waits", *LINES], line_rows())
+
+
+def line_rows() -> list[list[str]]:
+    """The cells of the table of all lines, without its head: what ``test_lines`` holds them to."""
+    cases = {line: {case.path.title: case for case in cases_of(line) if case.moment.name == "wait"} for line in OLDER}
+    cases[LINES[-1]] = {case.path.title: case for case in ALL if case.moment.name == "wait"}
+    titles = [path.title for path in PATHS if path.title in cases[LINES[0]]]
+    return [[title, *(_cell(cases[line][title]) for line in LINES)] for title in titles]
+
+
+def _is_told(outcome: Outcome) -> bool:
+    is_row = outcome.case.path.title in {path.title for path in PATHS}
+    return is_row and outcome.case.moment.name == "wait" and outcome.problem is None
+
+
+def _put(readme: Path, begin: str, end: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> None:
+    lines = "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *body))
+    before, found, rest = readme.read_text().partition(begin)
+    readme.write_text(before + found + lines + end + rest.partition(end)[2])
+
+
+def _cell(case: Case) -> str:
+    jobs = ", then a new one ".join("runs on" if job == "RUNNING" else job for job in case.jobs)
+    ends = "the run deleted" if case.path.ends == "gone" else f"the task {case.path.ends}"
+    return f"{jobs}; {ends}"
 
 
 def _row(outcome: Outcome) -> list[str]:
@@ -40,12 +76,14 @@ def _row(outcome: Outcome) -> list[str]:
         f"{deletes:.1f} s" if deletes is not None and "CANCELLED" in case.jobs else "no DELETE",
         _jobs(case, outcome),
         "deleted" if case.path.ends == "gone" else _task(outcome),
-        ", ".join(f"`{name}`" + (f" ({times} times)" if times > 1 else "") for name, times in _counted(outcome))
+        ", ".join(_named(name) + (f" ({times} times)" if times > 1 else "") for name, times in _counted(outcome))
         or "none",
     ]
 
 
 def _jobs(case: Case, outcome: Outcome) -> str:
+    if case.path.or_left:
+        return "CANCELLED, or runs on"
     if case.only_a_sweep:
         return "runs on"
     return ", then a new one ".join(job.status for job in outcome.jobs)
@@ -57,3 +95,7 @@ def _task(outcome: Outcome) -> str:
 
 def _counted(outcome: Outcome) -> list[tuple[str, int]]:
     return sorted(Counter(outcome.callbacks).items(), key=lambda found: outcome.callbacks.index(found[0]))
+
+
+def _named(callback: str) -> str:
+    return callback if callback == "email" else f"`{callback}`"

@@ -30,6 +30,29 @@ def wrongs(outcome: Outcome) -> dict[str, int]:
     }
 
 
+def check(outcome: Outcome) -> None:
+    """
+    Compare what came of a case with what must.
+
+    :raises AssertionError: Something is different, or went wrong.
+    """
+    path = outcome.case.path
+    assert outcome.problem is None, outcome
+    jobs = tuple(job.status for job in outcome.jobs)
+    is_left = path.or_left and "RUNNING" in jobs
+    assert jobs == outcome.case.jobs or is_left, outcome
+    if path.ends == "gone":
+        assert outcome.states == [], outcome
+    else:
+        assert outcome.states == [path.ends], outcome
+        # Airflow now and then fails a try for a reason of its own, when the one before it is just being deferred.
+        may_take_more = path.alone or path.deferred
+        assert outcome.tries == path.tries or (may_take_more and outcome.tries > path.tries), outcome
+    found = wrongs(outcome)
+    assert found.pop("orphans") == (outcome.case.only_a_sweep or is_left), outcome
+    assert not any(found.values()), f"{found} in {outcome}"
+
+
 def _orphans(outcome: Outcome) -> int:
     """Jobs that ran on after their task was over."""
     return sum((job.ended_at or inf) > outcome.over_at + GRACE for job in outcome.jobs)

@@ -75,8 +75,9 @@ def test_queries_run_side_by_side(wire):
 
 
 def test_two_cancels_do_no_harm(wire, dli_local):
-    dli_local.will(run_for=60, cancel_takes=0.2)
+    dli_local.will(run_for=60, cancel_takes=0.5)
     job_id = wire.start("select 1")
+    wire.until(job_id, "RUNNING")  # one that is not running yet has nothing to stop
     assert [wire.cancel(job_id).status_code for _ in range(2)] == [200, 200]
     assert wire.status(job_id)["status"] == "RUNNING", "cancelled only once it has really stopped"
     assert wire.until(job_id)["status"] == "CANCELLED"

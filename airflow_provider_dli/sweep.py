@@ -1,0 +1,368 @@
+"""
+Which active jobs are orphans: no task waits for them any more, and nobody is left to cancel them.
+
+Pure functions, no I/O. They rely on an order: DLI is asked for its active jobs first, Airflow for the states of their
+task instances afterwards. A task instance that is over by then has no use for a job that was listed before. When
+somebody clears it later, the new try is of another generation: it cancels that job itself, and submits one that is not
+in the list.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from airflow_provider_dli import identity
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.api.jobs import Job
+
+# Airflow's states of a task instance that has ended, and will not run again unless somebody clears it.
+OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+# The state of a task instance that Airflow does not know: it was deleted, alone, with its run or with its DAG.
+GONE = "gone"
+
+# How many characters of run ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
+_CHARACTERS = 4000
+# How many jobs that are simply left alone are told one by one.
+_LEFT_ALONE_SHOWN = 100
+# How many failures an error names.
+_FAILURES_NAMED = 10
+
+
+class Verdict(StrEnum):
+    """What becomes of an active job."""
+
+    ORPHAN = "orphan"
+    CANCELLED = "cancelled"
+    WOULD_BE_CANCELLED = "would be cancelled"
+    OVER = "over by itself"
+    NOT_CANCELLED = "not cancelled"
+    STATE_UNKNOWN = "state unknown"
+    UNIDENTIFIED = "unidentified"
+    LEFT_ALONE = "left alone"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the sweep could not do its work on this job."""
+        return self in (Verdict.NOT_CANCELLED, Verdict.STATE_UNKNOWN)
+
+
+class Judgement(NamedTuple):
+    """
+    What to do with a job.
+
+    :param verdict: What to do.
+    :param why: The reason, for people.
+    """
+
+    verdict: Verdict
+    why: str
+
+
+class Candidate(NamedTuple):
+    """
+    All that is kept of an active job: there may be ten thousand, and statements are long.
+
+    :param job_id: DLI's id of the job.
+    :param dag_id: Airflow's DAG id; like the other names, the tag as it stands when there is a ``problem``.
+    :param run_id: Airflow's run id.
+    :param task_id: Airflow's task id.
+    :param map_index: Index of a mapped task, -1 when it is not mapped.
+    :param statement_index: Index of the statement within the task.
+    :param generation: See :func:`.identity.generation`.
+    :param try_number: The try that submitted it; 0 when there is a ``problem``.
+    :param owner: ``task`` when a task waits for the end of the job.
+    :param submitted: Seconds since the epoch; None when DLI does not say.
+    :param problem: Why nobody can tell who submitted it; empty when all is well.
+    """
+
+    job_id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    statement_index: int
+    generation: str
+    try_number: int
+    owner: str
+    submitted: float | None
+    problem: str = ""
+
+
+class Question(NamedTuple):
+    """
+    One question to Airflow: the states of one task in some runs of its DAG.
+
+    :param dag_id: The DAG.
+    :param task_id: The task.
+    :param candidates: The jobs that it is about.
+    """
+
+    dag_id: str
+    task_id: str
+    candidates: list[Candidate]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs, each once."""
+        return list(dict.fromkeys(candidate.run_id for candidate in self.candidates))
+
+
+def candidate(job: Job, deployment: str) -> Candidate | None:
+    """
+    Read back who submitted a job; None when it is over, or of another deployment.
+
+    :param job: A job as DLI lists it.
+    :param deployment: The provider option ``[dli] deployment``.
+    """
+    # DLI's filter is fuzzy: without this comparison `prod` would sweep the jobs of `prod-2`.
+    if not job.state.is_active or job.tags.get(identity.DEPLOYMENT) != identity.escape(deployment):
+        return None
+    submitted = job.start_time.timestamp() if job.start_time else None
+    tags = [job.tags.get(key, "") for key in (identity.DAG, identity.RUN, identity.TASK)]
+    names = [identity.unescape(tag) for tag in tags]
+    attempt = identity.read_attempt(job.tags)
+    if attempt is None or not all(names):
+        return Candidate(
+            job_id=job.id,
+            dag_id=tags[0],
+            run_id=tags[1],
+            task_id=tags[2],
+            map_index=-1,
+            statement_index=0,
+            generation="",
+            try_number=0,
+            owner="",
+            submitted=submitted,
+            problem=_unreadable(job.tags, names),
+        )
+    # Most jobs share their names with others: each is kept once.
+    dag_id, run_id, task_id = (sys.intern(name or "") for name in names)
+    found = Candidate(
+        job_id=job.id,
+        dag_id=dag_id,
+        run_id=run_id,
+        task_id=task_id,
+        map_index=attempt.map_index,
+        statement_index=attempt.statement_index,
+        generation=sys.intern(attempt.generation),
+        try_number=attempt.try_number,
+        owner=sys.intern(attempt.owner),
+        submitted=submitted,
+    )
+    if _ti(found, attempt) != job.tags.get(identity.TI):
+        return found._replace(problem=f"its tag {identity.TI} is not that of its names")
+    return found
+
+
+def exempt(candidate: Candidate, now: float, older_than: timedelta) -> Judgement | None:
+    """
+    Judge a job that is not touched whatever Airflow says; None when Airflow is to be asked.
+
+    :param candidate: The job.
+    :param now: Seconds since the epoch.
+    :param older_than: Younger jobs are left alone.
+    """
+    if candidate.problem:
+        return Judgement(Verdict.UNIDENTIFIED, candidate.problem)
+    if candidate.owner != "task":
+        return Judgement(Verdict.LEFT_ALONE, f"no task waits for its end ({candidate.owner})")
+    if candidate.submitted is None:
+        return Judgement(Verdict.LEFT_ALONE, "DLI does not say how old it is")
+    if now - candidate.submitted < older_than.total_seconds():
+        return Judgement(Verdict.LEFT_ALONE, f"younger than {in_words(older_than.total_seconds())}")
+    return None
+
+
+def judge(candidate: Candidate, state: str | None, later_try: int | None) -> Judgement:
+    """
+    Tell whether a job is an orphan.
+
+    :param candidate: A job that is not :func:`exempt`.
+    :param state: Airflow's state of its task instance, asked for after the job was listed; None when it is yet to be
+        scheduled, :data:`GONE` when Airflow does not know it.
+    :param later_try: See :func:`superseded`; None when there is none.
+    """
+    if state == GONE:
+        return Judgement(Verdict.ORPHAN, "its task instance is gone from Airflow")
+    if state in OVER:
+        return Judgement(Verdict.ORPHAN, f"its task instance is {state}")
+    if later_try is not None:
+        return Judgement(Verdict.ORPHAN, f"try {later_try} of its task instance has submitted another job since")
+    # Also any state that a newer Airflow may have: a task that is not known to be over may take up its job again.
+    return Judgement(Verdict.LEFT_ALONE, f"its task instance is {state or 'yet to be scheduled'}")
+
+
+def superseded(candidates: Iterable[Candidate]) -> dict[str, int]:
+    """
+    Return the jobs beside which a later try of the same task instance has another one, with the number of that try.
+
+    A later try that submits has looked at the earlier job and decided against it, or was told not to look, or did not
+    find it. The tries after that go on with the later job, or with none.
+
+    :param candidates: All active jobs.
+    """
+    of_task_instance = defaultdict(list)
+    for each in candidates:
+        if not each.problem:
+            key = (each.dag_id, each.run_id, each.task_id, each.map_index, each.statement_index)
+            of_task_instance[key].append(each)
+    return {
+        earlier.job_id: later.try_number
+        for group in of_task_instance.values()
+        if len(group) > 1
+        for earlier in group
+        for later in group
+        if _is_later(later, earlier)
+    }
+
+
+def questions(candidates: Iterable[Candidate]) -> Iterator[Question]:
+    """Put jobs together of which Airflow can tell the states in one answer."""
+    of_task = defaultdict(list)
+    for each in candidates:
+        of_task[each.dag_id, each.task_id].append(each)
+    for (dag_id, task_id), group in of_task.items():
+        part: list[Candidate] = []
+        run_ids: set[str] = set()
+        room = _CHARACTERS
+        for each in group:
+            if each.run_id not in run_ids:
+                needed = len(f"&run_ids={quote(each.run_id, safe='')}")
+                if run_ids and needed > room:
+                    yield Question(dag_id, task_id, part)
+                    part, run_ids, room = [], set(), _CHARACTERS
+                run_ids.add(each.run_id)
+                room -= needed
+            part.append(each)
+        yield Question(dag_id, task_id, part)
+
+
+class Report:
+    """
+    What became of the jobs.
+
+    Of those that are simply left alone, only the first hundred are told one by one, the others are counted: it is
+    kept as an XCom.
+
+    :param now: Seconds since the epoch.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._counts: Counter[Verdict] = Counter()
+        #: One for each job: ``job``, ``dag``, ``run``, ``task``, ``map_index``, ``try``, ``age`` in seconds,
+        #: ``verdict`` and ``why``.
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, candidate: Candidate, judgement: Judgement) -> None:
+        """Note what became of a job."""
+        verdict = judgement.verdict
+        self._counts[verdict] += 1
+        if verdict is Verdict.LEFT_ALONE and self._counts[verdict] > _LEFT_ALONE_SHOWN:
+            return
+        self.rows.append(
+            {
+                "job": candidate.job_id,
+                "dag": candidate.dag_id,
+                "run": candidate.run_id,
+                "task": candidate.task_id,
+                "map_index": candidate.map_index,
+                "try": candidate.try_number or None,
+                "age": None if candidate.submitted is None else round(self._now - candidate.submitted),
+                "verdict": str(verdict),
+                "why": judgement.why,
+            }
+        )
+
+    def __str__(self) -> str:
+        total = sum(self._counts.values())
+        summary = ", ".join(f"{self._counts[verdict]} {verdict}" for verdict in Verdict if self._counts[verdict])
+        lines = [f"Active jobs of this deployment: {total}" + (f" ({summary})" if summary else "")]
+        hidden = self._counts[Verdict.LEFT_ALONE] - _LEFT_ALONE_SHOWN
+        if self.rows:
+            lines += _table(self.rows)
+        if hidden > 0:
+            lines.append(f"and {hidden} more left alone")
+        return "\n".join(lines)
+
+    def failures(self) -> str:
+        """Name the jobs on which the sweep could not do its work; empty when there are none."""
+        failed = [row for row in self.rows if Verdict(row["verdict"]).is_failure]
+        lines = [
+            f"job {row['job']} of {row['dag']}.{row['task']}, run {row['run']}: {row['verdict']}: {row['why']}"
+            for row in failed[:_FAILURES_NAMED]
+        ]
+        if len(failed) > _FAILURES_NAMED:
+            lines.append(f"and {len(failed) - _FAILURES_NAMED} more, see the log")
+        return "\n".join(lines)
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration for people: its two largest units."""
+    left = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def _ti(found: Candidate, attempt: identity.Attempt) -> str:
+    return identity.Identity(
+        dag_id=found.dag_id,
+        run_id=found.run_id,
+        task_id=found.task_id,
+        map_index=attempt.map_index,
+        statement_index=attempt.statement_index,
+        generation=attempt.generation,
+        try_number=attempt.try_number,
+        owner="task",
+        work=attempt.work,
+    ).ti
+
+
+def _unreadable(tags: Mapping[str, str], names: Iterable[str | None]) -> str:
+    keys = [key for key, name in zip((identity.DAG, identity.RUN, identity.TASK), names, strict=True) if not name]
+    if identity.read_attempt(tags) is None:
+        keys.append(identity.ATTEMPT)
+    missing = [key for key in keys if key not in tags]
+    what = "missing" if missing == keys else "cut or unreadable"
+    return f"its tag {' and '.join(keys)} is {what}" if len(keys) == 1 else f"its tags {', '.join(keys)} are {what}"
+
+
+def _is_later(job: Candidate, than: Candidate) -> bool:
+    """
+    Whether a job is of a later try than another one of the same task instance.
+
+    The number of the try alone does not tell: a run that is deleted and created again counts from 1 once more, and its
+    first try must not lose its job to the third of the run before. So the run that started later counts first, and
+    within one run the try. The order in which DLI got the jobs has to agree: starts of runs are of several clocks, and
+    a try that Airflow gave up may have submitted late.
+    """
+    if job.submitted is None or than.submitted is None or job.submitted < than.submitted:
+        return False
+    start, other_start = identity.run_start(job.generation), identity.run_start(than.generation)
+    if start == other_start:
+        return job.try_number > than.try_number
+    known = start.isdecimal() and other_start.isdecimal() and int(other_start) > 0
+    return known and int(start) > int(other_start)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    head = ("job", "dag", "run", "task", "try", "age", "verdict", "why")
+    cells = [head]
+    for row in rows:
+        task = row["task"] if row["map_index"] < 0 else f"{row['task']}[{row['map_index']}]"
+        age = "" if row["age"] is None else in_words(row["age"])
+        number = "" if row["try"] is None else str(row["try"])
+        cells.append((row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"]))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

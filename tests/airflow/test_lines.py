@@ -1,0 +1,71 @@
+"""
+Kills of a running task on the older lines of Airflow, each from an environment of its own, one after the other.
+
+``pytest -m matrix -n 0 tests/airflow/test_lines.py``, with PostgreSQL and uv on the machine. The environments stay for
+the next time in the folder that ``DLI_AIRFLOW_LINES`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import canaries
+from kill_matrix import verdict
+from kill_matrix.cases import Case
+from kill_matrix.lines import SETTINGS, cases_of
+from kill_matrix.stage import Outcome, Stage
+from older_airflows import OLDER_AIRFLOWS, install
+from postgres import Postgres, path
+
+from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
+from airflow_provider_dli.local.handle import LocalDli
+
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def line(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    line: str, dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalAirflow]:
+    """Airflow of this line, with the DAGs of the kill matrix."""
+    if not path("postgres"):
+        # Where it has to be played, a skip would look like a success.
+        (pytest.fail if os.environ.get("DLI_TEST_NO_SKIP") else pytest.skip)("PostgreSQL is not installed")
+    python = install(line, Path(os.environ.get("DLI_AIRFLOW_LINES") or tmp_path_factory.mktemp("lines")))
+    dags = tmp_path_factory.mktemp("dags")
+    shutil.copy(Path(__file__).parent / "dags" / "kill_matrix.py", dags)
+    env = {**dli.connection_env(), **canaries(dli)}
+    settings = {**QUICK, **SETTINGS.get(line, {}), "core.parallelism": 16}
+    with (
+        Postgres() as database,
+        LocalAirflow(dags, python=python, sql_alchemy_conn=database.url, env=env, settings=settings) as airflow,
+    ):
+        yield airflow
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, line: str, airflow: LocalAirflow, dli: LocalDli) -> dict[str, Outcome]:
+    """What came of the cases of this line that were asked for, played side by side."""
+    calls = [item.callspec.params for item in request.session.items if item.function is test_a_kill]
+    cases = [call["case"] for call in calls if call["line"] == line]
+    with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
+        return stage.play(cases)
+
+
+@pytest.mark.parametrize(
+    ("line", "case"),
+    [pytest.param(line, case, id=case.name) for line in OLDER_AIRFLOWS for case in cases_of(line)],
+    indirect=["line"],
+    scope="module",
+)
+def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
+    verdict.check(outcomes[case.name])

@@ -1,0 +1,319 @@
+"""
+A soak: tasks of a real Airflow are killed on random paths at random moments, the sweep runs, and all is counted.
+
+Starts a local DLI and a real Airflow and plays the cases of the kill matrix a dozen at a time: tasks that wait in a
+worker, and deferred ones. Every tenth is left alone, so that a wrong cancel could be seen. With ``--disturb``, meanwhile
+the triggerer, the scheduler and the API server for tasks are restarted, and DLI hangs, drops connections, refuses, and
+loses answers. The sweep runs again and again, and once at the end. What was left running in spite of it, ran twice, was
+cancelled although wanted, or ended green after a kill is printed, with the share of kills that needed the sweep; 1 when
+there was any.
+Run: ``python tests/benchmarks/soak.py [--kills 200 | --minutes 5] [--disturb] [--seed N] [--side-by-side 12]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "airflow"))
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
+
+from kill_matrix import verdict
+from kill_matrix.cases import ALL, MOMENTS, NOBODY, NOBODY_DEFERRED, RESUMING_PATHS, Case, Moment
+from kill_matrix.stage import GRACE, OVER, Outcome, Run, Stage
+
+from airflow_provider_dli.local.airflow import QUICK, TASK_API, LocalAirflow
+from airflow_provider_dli.local.handle import LocalDli, LocalJob
+
+DAGS = Path(__file__).parents[1] / "airflow" / "dags"
+SWEEP = "sweep"
+WAIT = next(moment for moment in MOMENTS if moment.name == "wait")
+# One case of so many is left alone.
+LEFT_ALONE = 10
+# How long a job runs that shall be killed, in seconds: longer than it takes the sweep to come.
+DOOMED_FOR = 150
+# Seconds between two sweeps.
+SWEEP_EVERY = 40
+# Seconds between two disturbances.
+PEACE = (15, 30)
+# Seconds between two looks at what a process uses.
+SAMPLE_EVERY = 2
+# So many looks at it tell how a process grows.
+LONG_LIFE = 10
+
+#: Memory in MiB, threads and file descriptors of a process, again and again.
+Life = list[tuple[float, int, int]]
+
+
+def main() -> int:
+    """Kill, sweep, count, and return 1 when anything went wrong."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, help="instead of a number of kills")
+    parser.add_argument("--disturb", action="store_true")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--side-by-side", type=int, default=12)
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    dice = random.Random(arguments.seed)
+    began = time.monotonic()
+    with LocalDli.start() as dli, tempfile.TemporaryDirectory() as folder:
+        for name in ("kill_matrix.py", "sweep.py"):
+            shutil.copy(DAGS / name, folder)
+        by_name = dli.connection("ak_sk", project_id=None, project_name=dli.project_name)
+        env = {**dli.connection_env(), "AIRFLOW_CONN_CANARY_KEY_BY_NAME": json.dumps(by_name)}
+        settings = {**QUICK, "dli.deployment": "soak", "core.parallelism": 16}
+        with LocalAirflow(Path(folder), env=env, settings=settings, task_api_apart=True) as airflow:
+            cases = _cases(dice, arguments.kills, arguments.minutes and time.monotonic() + 60 * arguments.minutes)
+            with Stage(airflow, dli, report=_tell) as stage, Usage(airflow, stage) as usage:
+                disturber = Disturber(airflow, dli, dice) if arguments.disturb else None
+                with disturber or contextlib.nullcontext(), Sweeper(airflow) as sweeper:
+                    outcomes = _play(stage, cases, arguments.side_by_side)
+                sweeper.sweep()
+            counts = _count(airflow, dli, outcomes)
+    kills = sum(outcome.case.path.kills for outcome in outcomes)
+    print(f"{kills} kills and {len(outcomes) - kills} cases left alone in {time.monotonic() - began:.0f} s")
+    if disturber:
+        print("disturbances:", ", ".join(f"{name} {times}" for name, times in sorted(disturber.done.items())))
+    print(f"needed the sweep: {counts['needed the sweep']} ({100 * counts['needed the sweep'] / max(kills, 1):.1f} %)")
+    print(f"not played: {counts['not played']}, never came to an end: {counts['never came to an end']}")
+    print("\n".join(usage.lines()))
+    print(", ".join(f"{kind}: {counts[kind]}" for kind in verdict.KINDS))
+    spoilt = counts["not played"] + counts["never came to an end"]
+    too_many = spoilt > len(outcomes) / (10 if disturber else 100)
+    return 1 if too_many or any(counts[kind] for kind in verdict.KINDS) else 0
+
+
+def _cases(dice: random.Random, kills: int, end: float | None) -> Iterator[Case]:
+    candidates = [case for case in ALL if case.path.kills and not case.path.alone]
+    for number in itertools.count():
+        if time.monotonic() > end if end else number >= kills + kills // LEFT_ALONE:
+            return
+        if number % (LEFT_ALONE + 1) == 0:
+            yield Case(dice.choice([NOBODY, NOBODY_DEFERRED]), WAIT, suffix=f"-{number}")
+            continue
+        case = replace(dice.choice(candidates), suffix=f"-{number}", doomed_for=DOOMED_FOR)
+        # Half of them at a moment that nobody has thought of.
+        if case.path not in RESUMING_PATHS and (case.moment is WAIT or dice.random() < 0.5):
+            case = replace(case, moment=_any_moment(dice.uniform(0, 6 if case.path.deferred else 3)))
+        yield case
+
+
+def _any_moment(seconds: float) -> Moment:
+    def reach(run: Run) -> None:
+        run.until(lambda: run.tasks[0]["pid"], "the process of the task")
+        time.sleep(seconds)
+
+    return Moment("any", f"{seconds:.2f} s after the start of the task", reach)
+
+
+def _play(stage: Stage, cases: Iterator[Case], side_by_side: int) -> list[Outcome]:
+    outcomes, turn = list[Outcome](), threading.Lock()
+
+    def work(_: int) -> None:
+        while True:
+            with turn:
+                case = next(cases, None)
+            if case is None:
+                return
+            outcomes.append(stage.play_one(case))
+
+    with ThreadPoolExecutor(side_by_side) as threads:
+        list(threads.map(work, range(side_by_side)))
+    return outcomes
+
+
+def _count(airflow: LocalAirflow, dli: LocalDli, outcomes: list[Outcome]) -> Counter[str]:
+    now = {job.job_id: job for job in dli.jobs()}
+    for outcome in outcomes:
+        outcome.jobs = [now[job.job_id] for job in outcome.jobs]
+    counts = verdict.count(outcome for outcome in outcomes if outcome.is_reached)
+    # A kill that could not be done proves nothing; one after which the task went on and on may be anything.
+    counts["not played"] = sum(not outcome.is_reached for outcome in outcomes)
+    counts["never came to an end"] = sum(outcome.is_reached and outcome.problem is not None for outcome in outcomes)
+    late = [(outcome, job) for outcome in outcomes for job in outcome.jobs if _is_late(airflow, outcome, job)]
+    counts["needed the sweep"] = len(late)
+    left_behind = [(outcome, job) for outcome, job in late if job.status != "CANCELLED"]
+    counts["orphans"] = len(left_behind)
+    for outcome, job in left_behind:
+        print(f"left behind: {outcome.name}: {job}")
+    return counts
+
+
+def _is_late(airflow: LocalAirflow, outcome: Outcome, job: LocalJob) -> bool:
+    """Whether the job ran on after its task was over, for whatever reason the case did not come to its end."""
+    if outcome.problem is None:
+        return (job.ended_at or math.inf) > outcome.over_at + GRACE
+    tasks = airflow.api.task_instances_of([outcome.name]) if job.is_active else []
+    return job.is_active and all(task["state"] in OVER for task in tasks)
+
+
+def _tell(outcome: Outcome) -> None:
+    wrongs = {kind: times for kind, times in verdict.wrongs(outcome).items() if times}
+    if outcome.problem:
+        print(
+            f"{'never came to an end' if outcome.is_reached else 'not played'}: {str(outcome).splitlines()[0]}",
+            flush=True,
+        )
+        wrongs.pop("orphans", None)
+    if wrongs:
+        if wrongs.keys() == {"orphans"}:
+            print(f"left for the sweep: {outcome.name}, {outcome.case.moment.title}", flush=True)
+        else:
+            print(f"{wrongs} at {outcome.case.moment.title}: {outcome}", flush=True)
+
+
+class Sweeper:
+    """Runs the sweep again and again; a context manager."""
+
+    def __init__(self, airflow: LocalAirflow) -> None:
+        self._airflow = airflow
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep_sweeping, daemon=True)
+
+    def __enter__(self) -> Sweeper:
+        self._airflow.api.wait_for_dag(SWEEP)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def sweep(self) -> None:
+        """Sweep once, and wait for it."""
+        run_id = self._airflow.api.trigger(SWEEP)
+        if (state := self._airflow.api.wait_for_state(SWEEP, run_id, timeout=180)) != "success":
+            print(f"the sweep is {state}:\n{self._airflow.api.task_log(SWEEP, run_id, 'cancel')[-3000:]}", flush=True)
+
+    def _keep_sweeping(self) -> None:
+        while not self._closed.wait(SWEEP_EVERY):
+            # One that a disturbance spoils is made good by the next.
+            with contextlib.suppress(Exception):
+                self.sweep()
+
+
+class Disturber:
+    """Restarts parts of Airflow and lets DLI misbehave, again and again; a context manager."""
+
+    def __init__(self, airflow: LocalAirflow, dli: LocalDli, dice: random.Random) -> None:
+        self._airflow, self._dli, self._dice = airflow, dli, dice
+        self.done: Counter[str] = Counter()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._disturb, daemon=True)
+
+    def __enter__(self) -> Disturber:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _disturb(self) -> None:
+        kinds: dict[str, Callable[[], None]] = {
+            "triggerer restarted": lambda: self._restart("triggerer", kill=False),
+            "triggerer killed": lambda: self._restart("triggerer", kill=True),
+            "scheduler killed": lambda: self._restart("scheduler", kill=True),
+            "API server restarted": lambda: self._restart(TASK_API, kill=False),
+            "DLI hangs": self._hang,
+            "DLI drops connections": lambda: self._dli.fault("*", "drop_before", times=40),
+            "DLI refuses": lambda: self._dli.fault("*", "status", times=40, status=503),
+            "DLI loses answers": lambda: self._dli.fault("submit", "drop_after", times=2),
+        }
+        while not self._closed.wait(self._dice.uniform(*PEACE)):
+            name = self._dice.choice(list(kinds))
+            kinds[name]()
+            self.done[name] += 1
+
+    def _restart(self, name: str, *, kill: bool) -> None:
+        component = self._airflow.component(name)
+        if kill:
+            component.kill()
+        else:
+            component.stop()
+        component.start()
+        self._airflow.wait_until_healthy(name)
+
+    def _hang(self) -> None:
+        server = psutil.Process(self._dli.pid)
+        server.suspend()
+        time.sleep(self._dice.uniform(2, 8))
+        server.resume()
+
+
+class Usage:
+    """Memory, threads and file descriptors of the processes that run triggers and tasks; a context manager."""
+
+    def __init__(self, airflow: LocalAirflow, stage: Stage) -> None:
+        self._airflow, self._stage = airflow, stage
+        self._triggerers: dict[int, Life] = {}
+        self._tasks: dict[int, Life] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Usage:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def lines(self) -> list[str]:
+        """How much they grew: the triggerer that lived longest, and the worst of the tasks that waited for long."""
+        longest = max(self._triggerers.values(), key=len, default=[])
+        waited = [life for life in self._tasks.values() if len(life) >= LONG_LIFE]
+        return [
+            f"triggerer, in {len(longest) * SAMPLE_EVERY} s: {_growth([longest] if len(longest) >= LONG_LIFE else [])}",
+            f"worst of {len(waited)} tasks that waited for {LONG_LIFE * SAMPLE_EVERY} s or longer: {_growth(waited)}",
+        ]
+
+    def _watch(self) -> None:
+        while not self._closed.wait(SAMPLE_EVERY):
+            with contextlib.suppress(psutil.Error, RuntimeError):
+                self._sample(self._airflow.component("triggerer").process.children(), self._triggerers)
+            for pid in self._stage.task_processes():
+                with contextlib.suppress(psutil.Error):
+                    self._sample([psutil.Process(pid)], self._tasks)
+
+    def _sample(self, processes: list[psutil.Process], lives: dict[int, Life]) -> None:
+        for process in processes:
+            used = (process.memory_info().rss / 2**20, process.num_threads(), process.num_fds())
+            lives.setdefault(process.pid, []).append(used)
+
+
+def _growth(lives: list[Life]) -> str:
+    """The most in the first and in the last fifth of a life; each figure of the life in which it grew most."""
+    if not lives:
+        return "none lived long enough"
+    figures = []
+    for n, name in enumerate(("memory in MiB", "threads", "file descriptors")):
+        ends = [
+            tuple(max(used[n] for used in part) for part in (life[: len(life) // 5], life[-(len(life) // 5) :]))
+            for life in lives
+        ]
+        first, last = max(ends, key=lambda end: end[1] - end[0])
+        figures.append(f"{name} {first:.0f} -> {last:.0f}")
+    return ", ".join(figures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,329 @@
+"""
+The trigger over HTTP, against the local DLI, in this process.
+
+What Airflow says about the task is made up here; ``tests/airflow`` kills real deferred tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_dli import compat
+from airflow_provider_dli.hooks import dli as hooks
+from airflow_provider_dli.hooks.dli import DliHook, JobWatcher
+from airflow_provider_dli.triggers import dli as triggers
+from airflow_provider_dli.triggers.dli import DliJobTrigger
+
+KEPT = json.loads((Path(__file__).parent / "fixtures" / "triggers.json").read_text())
+TI = SimpleNamespace(dag_id="sales", run_id="run 1", task_id="load", map_index=-1, try_number=1)
+
+
+class NoAnswerError(Exception):
+    """Airflow does not answer."""
+
+
+@pytest.fixture
+def submit(dli_local, connect):
+    """Return a function that submits a job which runs this long."""
+    connect()
+
+    def run(run_for=60.0):
+        dli_local.will(run_for=run_for)
+        return DliHook().submit_sql_job("select 1").id
+
+    return run
+
+
+@pytest.fixture
+def airflow_says(monkeypatch):
+    """Return a function that sets the state of the task, and the id of the job that its current try has pushed."""
+
+    def say(state, job_id=None):
+        def states(dag_id, run_ids, task_id):
+            if state is NoAnswerError:
+                raise NoAnswerError("no answer")
+            return {} if state == "gone" else {(run_ids[0], -1): state}
+
+        monkeypatch.setattr(compat, "task_states", states)
+        monkeypatch.setattr(triggers, "pushed_job_id", lambda ti: job_id)
+
+    return say
+
+
+def trigger_of(*job_ids, **arguments):
+    trigger = DliJobTrigger(job_ids=job_ids, **{"poll_interval": 0.2, "cancel_on_kill": True, **arguments})
+    trigger.task_instance = TI
+    return trigger
+
+
+async def event_of(trigger):
+    return (await anext(trigger.run())).payload
+
+
+def fired_by(trigger):
+    return asyncio.run(event_of(trigger))
+
+
+async def killed(trigger, after=1.0, again_every=0.1, on_kill=True):
+    """Do what a triggerer does when a user kills the task: cancel, call on_kill, cancel again and again."""
+
+    async def run_trigger():
+        try:
+            await event_of(trigger)
+        except asyncio.CancelledError:
+            if on_kill:
+                with contextlib.suppress(asyncio.CancelledError, TimeoutError):
+                    await asyncio.wait_for(trigger.on_kill(), 30)
+            raise
+
+    task = asyncio.create_task(run_trigger())
+    await asyncio.sleep(after)
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(again_every)
+    with pytest.raises(asyncio.CancelledError):
+        task.result()
+    # Like a triggerer, the loop goes on.
+    await asyncio.gather(*triggers._background)
+
+
+def cancelled(dli_local, job_id):
+    """DLI has accepted the cancel; wait until the job is over."""
+    assert dli_local.job(job_id).cancel_requests
+    dli_local.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=5)
+
+
+class TestArguments:
+    def test_they_are_json_and_make_the_same_trigger_again(self):
+        trigger = trigger_of("a", "b", region="eu-de", deadline=1.5)
+        path, arguments = trigger.serialize()
+        again = DliJobTrigger(**json.loads(json.dumps(arguments)))
+        assert path == "airflow_provider_dli.triggers.dli.DliJobTrigger"
+        assert again.serialize() == trigger.serialize()
+        assert again.__dict__.keys() == trigger.__dict__.keys()
+
+    def test_there_is_no_secret_in_them(self, dli_local, submit):
+        trigger = trigger_of(submit(run_for=0))
+        fired_by(trigger)
+        text = json.dumps(trigger.serialize()) + repr(trigger)
+        assert trigger._hook._connection.secret == dli_local.connection("password")["password"]
+        assert trigger._hook._connection.secret not in text
+
+    @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept["release"])
+    def test_those_of_earlier_releases_are_understood(self, submit, kept):
+        job_id = submit(run_for=0.2)
+        module, _, name = kept["class"].rpartition(".")
+        cls = getattr(__import__(module, fromlist=[name]), name)
+        arguments = json.loads(json.dumps(kept["arguments"]).replace("JOB", job_id))
+        assert fired_by(cls(**arguments)) == {"outcome": "over", "message": "", "job_ids": [job_id]}
+
+    def test_those_of_this_release_are_kept(self):
+        assert any(kept["arguments"].keys() == trigger_of("a").serialize()[1].keys() for kept in KEPT)
+
+
+class TestWaiting:
+    def test_it_fires_when_the_job_is_over_however_it_ended(self, dli_local, connect):
+        connect()
+        dli_local.will(run_for=0.5, then="FAILED", message="DLI.0999: lost")
+        job_id = DliHook().submit_sql_job("select 1").id
+        assert fired_by(trigger_of(job_id)) == {"outcome": "over", "message": "", "job_ids": [job_id]}
+
+    def test_of_several_jobs_it_waits_for_all(self, dli_local, submit):
+        job_ids = [submit(run_for=0.3), submit(run_for=1.5), submit(run_for=0.3)]
+        fired_by(trigger_of(*job_ids))
+        assert {dli_local.job(job_id).status for job_id in job_ids} == {"FINISHED"}
+
+    def test_nothing_blocks_the_event_loop_while_dli_and_iam_are_slow(self, dli_local, submit):
+        job_id = submit(run_for=0.2)
+        hooks._credentials.clear()
+        dli_local.fault("token", "latency", seconds=1)
+        dli_local.fault("status", "latency", times=2, seconds=1)
+
+        async def watched():
+            gaps, over = [], asyncio.Event()
+
+            async def tick():
+                while not over.is_set():
+                    began = time.monotonic()
+                    await asyncio.sleep(0.01)
+                    gaps.append(time.monotonic() - began)
+
+            ticking = asyncio.create_task(tick())
+            await event_of(trigger_of(job_id))
+            over.set()
+            await ticking
+            return gaps
+
+        began = time.monotonic()
+        gaps = asyncio.run(watched())
+        assert time.monotonic() - began > 2, "the server was not slow"
+        assert max(gaps) < 0.5
+        assert len(gaps) > 50
+
+    def test_an_outage_is_waited_out(self, dli_local, submit):
+        job_id = submit(run_for=0.5)
+        dli_local.fault("status", "status", times=4, status=503)
+        assert fired_by(trigger_of(job_id))["outcome"] == "over"
+        assert len(dli_local.requests("status")) > 4
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_an_airflow_that_does_not_tell_the_connection_is_waited_out(self, submit, monkeypatch):
+        job_id = submit(run_for=0)
+        connection = os.environ["AIRFLOW_CONN_DLI_DEFAULT"]
+
+        async def run():
+            monkeypatch.delenv("AIRFLOW_CONN_DLI_DEFAULT")
+            waiting = asyncio.create_task(event_of(trigger_of(job_id)))
+            await asyncio.sleep(1.5)
+            monkeypatch.setenv("AIRFLOW_CONN_DLI_DEFAULT", connection)
+            return await waiting
+
+        assert asyncio.run(run())["outcome"] == "over"
+
+    def test_an_iam_that_is_away_is_waited_out(self, dli_local, submit, monkeypatch):
+        job_id = submit(run_for=0)
+        hooks._credentials.clear()
+        monkeypatch.setattr(hooks, "GIVE_UP_AFTER", 0)
+        dli_local.fault("token", "status", times=2, status=503)
+        assert fired_by(trigger_of(job_id))["outcome"] == "over"
+
+
+class TestNoWayOn:
+    def test_a_job_that_dli_does_not_know_is_an_event_not_an_exception(self, connect):
+        connect()
+        event = fired_by(trigger_of("00000000-0000-0000-0000-000000000000"))
+        assert event["outcome"] == "error"
+        assert "00000000-0000-0000-0000-000000000000" in event["message"]
+
+    def test_a_bug_is_an_event_too_and_the_job_is_cancelled_before(self, dli_local, submit, monkeypatch):
+        job_id = submit()
+        monkeypatch.setattr(JobWatcher, "look", lambda self: 1 / 0)
+        event = fired_by(trigger_of(job_id))
+        assert event == {"outcome": "error", "message": "division by zero", "job_ids": [job_id]}
+        cancelled(dli_local, job_id)
+
+    def test_a_bug_in_the_cancel_does_not_keep_the_task_from_being_told(self, submit, monkeypatch):
+        job_id = submit()
+        monkeypatch.setattr(DliHook, "cancel_job", lambda *_: 1 / 0)
+        assert fired_by(trigger_of(job_id, deadline=time.time() + 0.5))["outcome"] == "timeout"
+
+    def test_when_the_time_is_over_the_job_is_cancelled_before_the_task_is_told(self, dli_local, submit):
+        job_id = submit()
+        event = fired_by(trigger_of(job_id, deadline=time.time() + 1))
+        assert event["outcome"] == "timeout"
+        cancelled(dli_local, job_id)
+
+    def test_a_job_of_somebody_else_is_left_alone(self, dli_local, submit):
+        job_id = submit()
+        event = fired_by(trigger_of(job_id, deadline=time.time() + 0.5, cancel_on_kill=False))
+        assert event["outcome"] == "timeout"
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_a_deadline_holds_while_the_status_call_hangs(self, dli_local, submit):
+        job_id = submit()
+        dli_local.fault("status", "hang", times=None, seconds=30)
+        began = time.monotonic()
+        assert fired_by(trigger_of(job_id, deadline=time.time() + 1))["outcome"] == "timeout"
+        assert time.monotonic() - began < 5
+
+
+class TestKill:
+    @pytest.mark.parametrize("state", ["failed", "success", "skipped", "queued", "running", None, "gone"])
+    def test_a_task_that_waits_no_more_gives_up_its_job(self, dli_local, submit, airflow_says, state):
+        job_id = submit()
+        airflow_says(state, job_id)
+        asyncio.run(killed(trigger_of(job_id)))
+        cancelled(dli_local, job_id)
+
+    def test_a_task_that_waits_for_another_job_by_now_gives_up_this_one(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("deferred", "the job of the next try")
+        asyncio.run(killed(trigger_of(job_id)))
+        cancelled(dli_local, job_id)
+
+    @pytest.mark.parametrize("pushed", [True, False])
+    def test_a_task_that_still_waits_keeps_its_job(self, dli_local, submit, airflow_says, pushed):
+        job_id = submit()
+        airflow_says("deferred", job_id if pushed else None)
+        asyncio.run(killed(trigger_of(job_id)))
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_not_knowing_a_kill_that_airflow_tells_of_counts(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says(NoAnswerError)
+        asyncio.run(killed(trigger_of(job_id)))
+        cancelled(dli_local, job_id)
+
+    def test_a_job_of_somebody_else_is_left_alone(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("failed")
+        asyncio.run(killed(trigger_of(job_id, cancel_on_kill=False)))
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_it_is_delivered_although_airflow_cancels_again_and_again(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("failed", job_id)
+        dli_local.fault("cancel", "latency", seconds=2)
+        asyncio.run(killed(trigger_of(job_id)))
+        cancelled(dli_local, job_id)
+
+    def test_a_cancel_that_dli_refuses_at_first_is_repeated(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("failed", job_id)
+        dli_local.fault("cancel", "status", times=2, status=503)
+        asyncio.run(killed(trigger_of(job_id)))
+        cancelled(dli_local, job_id)
+
+    def test_before_the_connection_was_read(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("failed", job_id)
+        asyncio.run(killed(trigger_of(job_id), after=0))
+        cancelled(dli_local, job_id)
+
+
+class TestKillOnAirflowBefore33:
+    """There is no ``on_kill``: a kill and a shutdown look the same."""
+
+    @pytest.fixture(autouse=True)
+    def older(self, monkeypatch):
+        monkeypatch.setattr(compat, "TRIGGERS_ARE_TOLD_OF_KILLS", False)
+
+    @pytest.mark.parametrize("state", ["failed", "success", None, "gone"])
+    def test_a_task_that_waits_no_more_gives_up_its_job(self, dli_local, submit, airflow_says, state):
+        job_id = submit()
+        airflow_says(state, job_id)
+        asyncio.run(killed(trigger_of(job_id), on_kill=False))
+        cancelled(dli_local, job_id)
+
+    def test_a_clear_that_got_as_far_as_the_next_deferral(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("deferred", "the job of the next try")
+        asyncio.run(killed(trigger_of(job_id), on_kill=False))
+        cancelled(dli_local, job_id)
+
+    def test_a_shutdown_leaves_the_job_alone(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("deferred", job_id)
+        asyncio.run(killed(trigger_of(job_id), on_kill=False))
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_not_knowing_the_job_is_left_alone(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says(NoAnswerError)
+        asyncio.run(killed(trigger_of(job_id), on_kill=False))
+        assert dli_local.job(job_id).cancel_requests == ()
+
+    def test_it_is_delivered_although_airflow_cancels_again_and_again(self, dli_local, submit, airflow_says):
+        job_id = submit()
+        airflow_says("failed", job_id)
+        dli_local.fault("cancel", "latency", seconds=2)
+        asyncio.run(killed(trigger_of(job_id), on_kill=False))
+        cancelled(dli_local, job_id)
