@@ -46,9 +46,16 @@ def test_task_processes_are_the_supervisor_and_the_task(airflow: LocalAirflow) -
 
 def test_it_listens_on_the_loopback_interface_only(airflow: LocalAirflow) -> None:
     processes = psutil.Process(airflow.guardian.pid).children(recursive=True)
-    connections = [connection for process in processes for connection in process.net_connections()]
-    listening = {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN}
+    listening = {address for process in processes for address in listening_addresses(process)}
     assert listening == {("127.0.0.1", airflow.port), ("127.0.0.1", airflow.task_port)}
+
+
+def listening_addresses(process: psutil.Process) -> list[tuple[str, int]]:
+    try:
+        connections = process.net_connections()
+    except psutil.NoSuchProcess:  # Airflow starts and ends processes all the time
+        return []
+    return [(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN]
 
 
 def test_a_port_is_kept_until_airflow_listens_on_it() -> None:
