@@ -37,8 +37,13 @@ T = TypeVar("T")
 
 # How long one call is repeated while DLI is away, in seconds.
 GIVE_UP_AFTER = 60.0
-# The shortest pause before a call is repeated, in seconds; later ones are twice as long each, with jitter, up to 60.
+# The shortest pause before a call is repeated, and the longest, in seconds; in between they double, with jitter.
 FIRST_PAUSE = 0.5
+MAX_PAUSE = 60.0
+# The longest pause of a cancel that a killed task waits for, which has 5 seconds in all.
+URGENT_PAUSE = 1.0
+# How long such a cancel waits for the next piece of an answer before it tries again, in seconds.
+URGENT_TIMEOUT = 3.0
 # How long a waiting task bears that DLI is away, in seconds.
 OUTAGE_BUDGET = 1800.0
 # The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
@@ -89,7 +94,7 @@ class DliHook(BaseHook):
         self.project_id = project_id
         #: Called at least every 0.25 s in every wait of this hook; what it raises ends the wait.
         self.watch: Callable[[], None] = _no_watch
-        self._timeout: float | None = None
+        self._urgent = False
         self._give_up_after = GIVE_UP_AFTER
         self._own_thread = False
         self._connection: DliConnection | None = None
@@ -127,16 +132,17 @@ class DliHook(BaseHook):
         self._project_id(connection)
         return connection
 
-    def for_thread(self, *, timeout: float | None = None) -> DliHook:
+    def for_thread(self, *, urgent: bool = False) -> DliHook:
         """
         Return a hook for one thread: connected, with a session of its own, sending in the calling thread.
 
-        :param timeout: Seconds to wait for the next piece of an answer; default is the connection's.
+        :param urgent: For what a kill waits for: a call without an answer is given up after 3 s, and no pause before a
+            repeat is longer than 1 s, not even for a ``Retry-After``.
         """
         self.connect()
         hook = copy.copy(self)
         hook.watch = _no_watch
-        hook._timeout = timeout
+        hook._urgent = urgent
         hook._own_thread = True
         hook._session = new_session()
         return hook
@@ -159,7 +165,7 @@ class DliHook(BaseHook):
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(worth_repeating),
-            wait=_seconds_to_wait,
+            wait=self._seconds_to_wait,
             stop=tenacity.stop_before_delay(self._give_up_after if give_up_after is None else give_up_after),
             sleep=self.pause,
             reraise=True,
@@ -325,6 +331,16 @@ class DliHook(BaseHook):
             return False, f"{step}: {error}"
         return True, f"{step} answers, and {fields.user!r} may list the jobs of project {hook._project_id(fields)}."
 
+    def _seconds_to_wait(self, state: RetryCallState) -> float:
+        import tenacity
+
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, DliTemporaryError) and error.retry_after is not None:
+            pause = error.retry_after
+        else:
+            pause = tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=MAX_PAUSE)(state)
+        return min(pause, URGENT_PAUSE) if self._urgent else pause
+
     def _send_with_valid_token(self, call: Call[T]) -> T:
         connection = self._connection or self.connect()
         try:
@@ -337,7 +353,7 @@ class DliHook(BaseHook):
         return self._send_once(call, connection)
 
     def _send_once(self, call: Call[T], connection: DliConnection) -> T:
-        timeout = max(call.timeout or 0, self._timeout or connection.timeout)
+        timeout = max(call.timeout or 0, URGENT_TIMEOUT if self._urgent else connection.timeout)
         authenticate = self._authentication(call, connection)
         project_id = "" if call.service == "iam" else self._project_id(connection)
         session = self._session = self._session or new_session()
@@ -505,15 +521,6 @@ class JobWatcher:
         # A task whose supervisor was killed has no log any more (BrokenPipeError). Its job is for the next try.
         with contextlib.suppress(OSError):
             log(text, *values)
-
-
-def _seconds_to_wait(state: RetryCallState) -> float:
-    import tenacity
-
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, DliTemporaryError) and error.retry_after is not None:
-        return error.retry_after
-    return tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=60)(state)
 
 
 def _credentials_of(connection: DliConnection) -> _Credentials:

@@ -6,9 +6,10 @@ It needs no credentials and is taken from this machine only; the gateway sees to
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import Body, FastAPI, Query, Response
+from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,9 @@ from airflow_provider_dli.local.runner import Script
 from airflow_provider_dli.local.service import Scripted, Service
 from airflow_provider_dli.local.settings import Seconds, Settings
 from airflow_provider_dli.local.store import Job, tags_as_dict
+
+#: Restarts the API: seconds without it, and the address of the caller.
+Restart = Callable[[float, tuple[str, int]], Awaitable[None]]
 
 
 class Will(BaseModel):
@@ -40,7 +44,15 @@ class Will(BaseModel):
         return Scripted(script, self.matching, self.times)
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
+class Down(BaseModel):
+    """Body of ``POST /_local/restart``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    down_for: Annotated[float, Field(ge=0, le=600)] = Field(0, description="Seconds without an API.")
+
+
+def add_routes(app: FastAPI, service: Service, restart: Restart) -> None:
     """All admin routes."""
 
     @app.get("/_local/jobs")
@@ -89,6 +101,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
         return _json(service.settings.model_dump())
+
+    @app.post("/_local/restart")
+    async def restart_api(body: Down, request: Request) -> Response:
+        """Restart the API, see :class:`Down`, and answer once it is back. Jobs run on; tokens are no longer valid."""
+        assert request.client is not None  # noqa: S101 - the gateway has let it in by its address
+        await restart(body.down_for, (request.client.host, request.client.port))
+        return _json({"ok": True})
 
     @app.post("/_local/reset")
     async def reset() -> Response:

@@ -196,6 +196,15 @@ class LocalDli:
             return dict(self._admin("POST", "settings", json=changes))
         return dict(self._admin("GET", "settings"))
 
+    def restart(self, down_for: float = 0) -> None:
+        """Restart DLI's API, and return once it is back: all connections are cut, and tokens are no longer valid.
+
+        Jobs run on, as in a cloud; also requests, faults, scripts and settings are kept.
+
+        :param down_for: Seconds without an API, in which connections are refused; 600 at most.
+        """
+        self._admin("POST", "restart", json={"down_for": down_for}, timeout=30 + down_for)
+
     def reset(self) -> None:
         """Forget jobs (interrupting them), tables, faults, scripts, settings, requests and locks."""
         self._admin("POST", "reset")
@@ -261,7 +270,7 @@ class LocalDli:
         with requests.Session() as session:
             # The way to this machine is never through a proxy.
             session.trust_env = False
-            response = session.request(method, f"{self.url}/_local/{path}", timeout=30, **options)
+            response = session.request(method, f"{self.url}/_local/{path}", **{"timeout": 30, **options})
         if not response.ok:
             raise ValueError(f"{method} /_local/{path}: {response.status_code} {response.text}")
         return response.json()

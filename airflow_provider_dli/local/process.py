@@ -61,6 +61,7 @@ class LocalServer(uvicorn.Server):
     def __init__(self, service: Service, listener: socket.socket) -> None:
         self._service, self._listener = service, listener
         self._connections: dict[tuple[str, int], Transport] = {}
+        self._restarting = asyncio.Lock()
         super().__init__(
             uvicorn.Config(
                 self._application(),
@@ -83,6 +84,29 @@ class LocalServer(uvicorn.Server):
         # Only now: loading DuckDB and sqlglot takes as long as everything before.
         threading.Thread(target=self._service.warm_up, daemon=True).start()
 
+    async def restart(self, down_for: float, caller: tuple[str, int]) -> None:
+        """Cut all connections but the caller's, refuse new ones for so many seconds, and forget all tokens.
+
+        The jobs run on, as DLI's do: what restarts in a cloud is the API in front of them.
+        """
+        async with self._restarting:
+            host, port = self._listener.getsockname()[:2]
+            for server in self.servers:
+                server.close()
+            for address, transport in list(self._connections.items()):
+                if address != caller:
+                    transport.abort()
+            self._service.tokens.forget()
+            await asyncio.sleep(down_for)
+            self._listener = _listen(host, port)
+            loop = asyncio.get_running_loop()
+            self.servers = [await loop.create_server(self._connection, sock=self._listener)]
+
+    def _connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
     def stop_at_end_of_stdin(self) -> None:
         """Blocks; to be run in a thread."""
         with contextlib.suppress(OSError, ValueError):
@@ -91,7 +115,7 @@ class LocalServer(uvicorn.Server):
         self.should_exit = True
 
     def _application(self) -> Gateway:
-        app = create_service_app(self._service)
+        app = create_service_app(self._service, self.restart)
         app.router.lifespan_context = self._lifespan
         return Gateway(
             app,

@@ -79,6 +79,10 @@ class Tokens:
         if text in self._known:
             self._known[text] = Token(self._known[text].project_id, 0)
 
+    def forget(self) -> None:
+        """End all tokens."""
+        self._known.clear()
+
     def _forget_long_expired(self) -> None:
         limit = self._clock() - 3600
         for text in [text for text, token in self._known.items() if 0 < token.expires_at < limit]:

@@ -44,15 +44,15 @@ Text = Annotated[str | None, Query()]
 PREFIX = "/v1.0/{project_id}"
 
 
-def create_service_app(service: Service) -> FastAPI:
-    """All routes, on one service."""
+def create_service_app(service: Service, restart: admin.Restart) -> FastAPI:
+    """All routes, on one service. :param restart: what a call to restart it does."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     _add_error_answers(app, service)
     _add_iam(app, service)
     _add_sql_jobs(app, service)
     _add_results(app, service)
     _add_queues(app, service)
-    admin.add_routes(app, service)
+    admin.add_routes(app, service, restart)
     return app
 
 

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 LIST_LAG = 30.0
 # How long a submit may take, refusals for load included, before its answer counts as lost, in seconds.
 _SUBMIT_WITHIN = 240.0
-# How long the cancel of a killed task's job waits for an answer before it tries again, in seconds.
-_CANCEL_TIMEOUT = 3.0
+# How long a killed task looks for its job when the answer to the submit got lost, in seconds.
+_FIND_WITHIN = 3.0
 # The states of a task that was killed while it ran. (Of a later try there is a process to see to the job.)
 _KILLED = sweep.OVER | {sweep.GONE, "restarting"}
 # How long a task that finds out by itself that it was killed waits until Airflow tells it, in seconds. Airflow 2 lets
@@ -226,7 +226,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
     @contextmanager
     def _cancelling(self, hook: DliHook) -> Iterator[None]:
         """Cancel the job of this task when it is killed here, or fails."""
-        canceller = hook.for_thread(timeout=_CANCEL_TIMEOUT)
+        canceller = hook.for_thread(urgent=True)
         with self._switch.armed(canceller.cancel_job if self.cancel_on_kill else None, self.log):
             try:
                 yield
@@ -355,11 +355,11 @@ class DliSubmitSqlJobOperator(_DliOperator):
             conf={**self._settings(), **self._bound(deadline)},
             tags=identity.merged_tags(_mapping("tags", self.tags), mine.tags()),
         )
-        searcher = hook.for_thread(timeout=_CANCEL_TIMEOUT)
+        searcher = hook.for_thread(urgent=True)
         tags = {identity.TI: mine.ti, identity.ATTEMPT: mine.attempt}
 
         def find() -> str | None:
-            return next((job.id for job in self._look(searcher, tags, _CANCEL_TIMEOUT)), None)
+            return next((job.id for job in self._look(searcher, tags, _FIND_WITHIN)), None)
 
         try:
             job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
@@ -415,7 +415,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
             return None
         serves = None
         reuse = self.on_earlier_job == "reattach"
-        searcher = hook.for_thread(timeout=_CANCEL_TIMEOUT)
+        searcher = hook.for_thread(urgent=True)
         # Killed while it looks, this task must not leave behind what it would have taken over.
         self._switch.search(lambda: _still_running(judge(searcher.list_jobs(tags={identity.TI: mine.ti}), mine, reuse)))
         for earlier in judge(self._earlier_jobs(hook, mine, reuse), mine, reuse):

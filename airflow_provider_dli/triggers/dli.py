@@ -25,8 +25,6 @@ _CONNECTION_WITHIN = 20.0
 _STATE_WITHIN = 10.0
 # How long the end of a killed trigger may take, in seconds; Airflow 3.3 allows 30.
 _END_WITHIN = 28.0
-# How long a cancel waits for an answer of DLI before it tries again, in seconds.
-_CANCEL_TIMEOUT = 3.0
 # The longest pause before the connection is asked for again, in seconds.
 _LONGEST_PAUSE = 30.0
 
@@ -205,7 +203,7 @@ class DliJobTrigger(BaseTrigger):
 
     def _cancel_one(self, hook: DliHook, job_id: str) -> None:
         try:
-            cancellation = hook.for_thread(timeout=_CANCEL_TIMEOUT).cancel_job(job_id, self.kind)
+            cancellation = hook.for_thread(urgent=True).cancel_job(job_id, self.kind)
             self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
         except Exception as error:  # nothing may end the trigger before the task is told
             self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)

@@ -3,8 +3,8 @@ A soak: tasks of a real Airflow are killed on random paths at random moments, th
 
 Starts a local DLI and a real Airflow and plays the cases of the kill matrix a dozen at a time: tasks that wait in a
 worker, and deferred ones. Every tenth is left alone, so that a wrong cancel could be seen. With ``--disturb``, meanwhile
-the triggerer, the scheduler and the API server for tasks are restarted, and DLI hangs, drops connections, refuses, and
-loses answers. The sweep runs again and again, and once at the end. What was left running in spite of it, ran twice, was
+the triggerer, the scheduler, the API server for tasks and DLI are restarted, and DLI hangs, drops connections, refuses,
+and loses answers. The sweep runs again and again, and once at the end. What was left running in spite of it, ran twice, was
 cancelled although wanted, or ended green after a kill is printed, with the share of kills that needed the sweep; 1 when
 there was any.
 Run: ``python tests/benchmarks/soak.py [--kills 200 | --minutes 5] [--disturb] [--seed N] [--side-by-side 12]``
@@ -233,6 +233,7 @@ class Disturber:
             "triggerer killed": lambda: self._restart("triggerer", kill=True),
             "scheduler killed": lambda: self._restart("scheduler", kill=True),
             "API server restarted": lambda: self._restart(TASK_API, kill=False),
+            "DLI restarted": lambda: self._dli.restart(down_for=self._dice.uniform(0, 8)),
             "DLI hangs": self._hang,
             "DLI drops connections": lambda: self._dli.fault("*", "drop_before", times=40),
             "DLI refuses": lambda: self._dli.fault("*", "status", times=40, status=503),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
+import requests
 
 from airflow_provider_dli.hooks import dli as hooks
 
@@ -30,3 +32,25 @@ def connect(dli_local, monkeypatch):
 def hook(connect):
     """A hook with the local DLI's own user."""
     return connect()
+
+
+@pytest.fixture
+def restart(dli_local):
+    """Return a function that restarts DLI's API, and comes back as soon as it is away."""
+    threads = []
+
+    def begin(down_for):
+        threads.append(threading.Thread(target=dli_local.restart, args=[down_for]))
+        threads[-1].start()
+        dli_local.wait_until(is_away)
+
+    yield begin
+    for thread in threads:
+        thread.join()
+
+
+def is_away(dli):
+    try:
+        requests.get(dli.url, timeout=5)
+    except requests.ConnectionError as error:
+        return "refused" in str(error)

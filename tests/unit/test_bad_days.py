@@ -157,3 +157,20 @@ def test_a_server_that_goes_away_while_a_task_waits_is_waited_for(dli_local, con
         dli_local.fault(call, "drop_before", times=None)
     threading.Timer(2, dli_local.clear_faults).start()
     assert hook.wait_for_job(job.id, poll_interval=0.2).state.is_success
+
+
+@pytest.mark.parametrize("auth_type", ["password", "ak_sk"])
+def test_a_dli_that_restarts_is_waited_for(dli_local, connect, restart, auth_type):
+    dli_local.will(run_for=1)
+    hook = connect(auth_type)
+    job = hook.submit_sql_job("select 1")
+    restart(down_for=2)
+    assert hook.wait_for_job(job.id, poll_interval=0.2).state.is_success
+
+
+def test_a_submit_while_dli_restarts_starts_one_job(dli_local, connect, restart):
+    hook = connect()
+    hook.connect()
+    restart(down_for=2)
+    assert hook.wait_for_job(hook.submit_sql_job("select 1").id, poll_interval=0.2).state.is_success
+    assert len(dli_local.jobs()) == 1

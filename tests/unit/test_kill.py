@@ -230,6 +230,28 @@ def test_a_kill_while_a_lost_job_is_looked_for_finds_and_cancels_it(dli_local, s
     wait_until_cancelled(dli_local)
 
 
+def test_a_kill_while_dli_restarts_cancels_as_soon_as_it_is_back(dli_local, start, restart):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    restart(down_for=2)
+    task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
+def test_a_kill_does_not_wait_for_as_long_as_a_busy_dli_asks(dli_local, start):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    dli_local.fault("cancel", "status", times=2, status=429, retry_after="30")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 5
+    wait_until_cancelled(dli_local)
+
+
 def job_of_an_earlier_try(connect, sql="select 1"):
     earlier = identity.Identity(
         dag_id="dag",

@@ -35,8 +35,10 @@ FAMILY_SIZE = 6
 GRACE = 0.2
 
 OWNER = f"""
-import os, sys, time
+import os, signal, sys, time
 from airflow_provider_dli.local.guardian import Guardian
+for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and so would its children
+    signal.signal(number, signal.SIG_DFL)
 guardian = Guardian({GRACE})
 guardian.start([sys.executable, "-c", {WILD_FAMILY!r}], env=dict(os.environ), log=guardian.home / "family.log")
 print(guardian.pid, guardian.home, flush=True)

@@ -1,6 +1,7 @@
 """The server process: start, help, end, and who may call its admin API."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -127,6 +128,31 @@ def test_a_port_in_use():
     assert port in ended.stderr
 
 
+def test_a_restart_of_the_api(dli_local, restart):
+    dli_local.will(run_for=3)
+    wire = Wire(dli_local)
+    job_id = wire.start("select 1")
+    restart(down_for=1)
+    with pytest.raises(requests.ConnectionError):
+        wire.status(job_id)
+    dli_local.wait_until(lambda dli: is_reached(dli.url))
+    assert wire.get(f"jobs/{job_id}/status").status_code == 401
+    assert Wire(dli_local).until(job_id)["status"] == "FINISHED"
+    (job,) = dli_local.jobs()
+    assert 2.9 < job.ended_at - job.started_at < 4  # it has run on meanwhile
+
+
+def test_a_restart_that_comes_back_at_once(dli_local):
+    for _ in range(3):
+        dli_local.restart()
+        assert get_token(dli_local).status_code == 201
+
+
+def test_a_restart_that_makes_no_sense(dli_local):
+    with pytest.raises(ValueError, match="down_for"):
+        dli_local.restart(down_for=-1)
+
+
 def test_settings_of_the_start_survive_a_reset():
     with LocalDli.start(cancel_ended="soft", queues={"default": 2}, user="me") as dli:
         dli.settings(cancel_ended="error", queues={"other": 1})
@@ -203,3 +229,10 @@ def test_who_may_call_the_admin_api(client, host, status):
     scope = {"type": "http", "method": "GET", "path": "/_local/jobs", "headers": headers, "client": (client, 5)}
     asyncio.run(gateway(scope, None, send))
     assert sent[0]["status"] == status
+
+
+def is_reached(url):
+    with contextlib.suppress(requests.ConnectionError):
+        requests.get(url, timeout=5)
+        return True
+    return False
