@@ -70,12 +70,12 @@ def get_token(dli, **changes):
     return requests.post(f"{dli.url}/v3/auth/tokens", json=token_request(dli, **changes), timeout=10)
 
 
-@pytest.fixture(scope="session")
-def session_token(dli_server):
-    """Tokens outlive a reset, so that one is enough."""
+@pytest.fixture(scope="module")
+def token(dli_server):
+    """Tokens outlive a reset, so that one is enough; but not a restart, which is part of other modules."""
     return get_token(dli_server).headers["X-Subject-Token"]
 
 
 @pytest.fixture
-def wire(dli_local, session_token):
-    return Wire(dli_local, session_token)
+def wire(dli_local, token):
+    return Wire(dli_local, token)

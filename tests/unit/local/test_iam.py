@@ -53,8 +53,8 @@ def test_a_domain_token_is_not_for_dli(dli_local):
 
 
 @pytest.mark.parametrize(("name", "found"), [("eu-de", 1), ("eu-nl", 0)])
-def test_projects_by_name(dli_local, session_token, name, found):
-    headers = {"X-Auth-Token": session_token}
+def test_projects_by_name(dli_local, token, name, found):
+    headers = {"X-Auth-Token": token}
     answer = requests.get(f"{dli_local.url}/v3/projects", params={"name": name}, headers=headers, timeout=10)
     assert [project["id"] for project in answer.json()["projects"]] == [dli_local.project_id] * found
 
