@@ -29,8 +29,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
+import requests
+import tenacity
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "airflow"))
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
@@ -74,7 +77,7 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     dice = random.Random(arguments.seed)
     began = time.monotonic()
-    with LocalDli.start() as dli, tempfile.TemporaryDirectory() as folder:
+    with PatientDli.start() as dli, tempfile.TemporaryDirectory() as folder:
         for name in ("kill_matrix.py", "sweep.py"):
             shutil.copy(DAGS / name, folder)
         by_name = dli.connection("ak_sk", project_id=None, project_name=dli.project_name)
@@ -178,6 +181,19 @@ def _tell(outcome: Outcome) -> None:
             print(f"left for the sweep: {outcome.name}, {outcome.case.moment.title}", flush=True)
         else:
             print(f"{wrongs} at {outcome.case.moment.title}: {outcome}", flush=True)
+
+
+class PatientDli(LocalDli):
+    """A local DLI that is waited for while it restarts, by those who look on."""
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(requests.ConnectionError),
+        wait=tenacity.wait_fixed(0.2),
+        stop=tenacity.stop_after_delay(30),
+        reraise=True,
+    )
+    def _admin(self, method: str, path: str, **options: Any) -> Any:
+        return super()._admin(method, path, **options)
 
 
 class Sweeper:
