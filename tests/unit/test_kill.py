@@ -234,7 +234,7 @@ def test_a_kill_while_dli_restarts_cancels_as_soon_as_it_is_back(dli_local, star
     dli_local.will(run_for=60)
     task = start()
     wait_for_call(dli_local, "status")
-    restart(down_for=2)
+    restart(down_for=1.5)
     task.kill()
     outcome = task.wait()
     assert outcome.error == "DliTaskKilledError"

@@ -139,7 +139,7 @@ def test_a_restart_of_the_api(dli_local, restart):
     assert wire.get(f"jobs/{job_id}/status").status_code == 401
     assert Wire(dli_local).until(job_id)["status"] == "FINISHED"
     (job,) = dli_local.jobs()
-    assert 2.9 < job.ended_at - job.started_at < 4  # it has run on meanwhile
+    assert job.ended_at - job.started_at > 2.9
 
 
 def test_a_restart_that_comes_back_at_once(dli_local):
