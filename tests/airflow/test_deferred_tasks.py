@@ -13,7 +13,7 @@ def test_the_example_runs_as_it_stands(airflow: LocalAirflow, dli: LocalDli) -> 
 
 
 def test_the_sensor_waits_in_each_of_its_modes(airflow: LocalAirflow, dli: LocalDli) -> None:
-    dli.will(matching="deferral waits", run_for=8)
+    dli.will(matching="deferral waits", run_for=15)
     run_id = run(airflow, "deferral_waits")
     [job] = jobs_of(dli, run_id)
     assert (job.status, job.cancel_requests) == ("FINISHED", ())

@@ -70,7 +70,7 @@ def test_killed_with_sigkill_while_the_job_runs(start_demo: Callable[..., Demo],
     family = family_of(demo)
     assert len(family) > 20  # the Airflow, its workers and the task, and the local DLI
     demo.kill()
-    assert_nothing_is_left(family, tmp_path, within=10)
+    assert_nothing_is_left(family, tmp_path, within=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_returns_at_once_and_the_rest_ends_by_itself(
     time.sleep(0.3)
     os.killpg(demo.pid, signal.SIGINT)
     demo.communicate(timeout=15)
-    assert_nothing_is_left(family, tmp_path, within=10)
+    assert_nothing_is_left(family, tmp_path, within=20)
 
 
 def test_a_busy_port_is_said_before_anything_is_started(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
