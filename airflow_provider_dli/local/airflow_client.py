@@ -127,6 +127,10 @@ class AirflowClient:
     def delete_dag_run(self, dag_id: str, run_id: str) -> None:
         self._request("DELETE", _run(dag_id, run_id))
 
+    def delete_dag(self, dag_id: str) -> None:
+        """What "Delete" of a DAG does: with all its runs. It comes back when its file is still there."""
+        self._request("DELETE", f"dags/{dag_id}")
+
     def pause(self, dag_id: str) -> None:
         self._request("PATCH", f"dags/{dag_id}", {"is_paused": True})
 

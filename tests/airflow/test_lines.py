@@ -42,9 +42,10 @@ def airflow(
         (pytest.fail if os.environ.get("DLI_TEST_NO_SKIP") else pytest.skip)("PostgreSQL is not installed")
     python = install(line, Path(os.environ.get("DLI_AIRFLOW_LINES") or tmp_path_factory.mktemp("lines")))
     dags = tmp_path_factory.mktemp("dags")
-    shutil.copy(Path(__file__).parent / "dags" / "kill_matrix.py", dags)
+    for name in ("kill_matrix.py", "sweep.py"):
+        shutil.copy(Path(__file__).parent / "dags" / name, dags)
     env = {**dli.connection_env(), **canaries(dli)}
-    settings = {**QUICK, **SETTINGS.get(line, {}), "core.parallelism": 16}
+    settings = {**QUICK, **SETTINGS.get(line, {}), "core.parallelism": 16, "dli.deployment": "lines"}
     with (
         Postgres() as database,
         LocalAirflow(dags, python=python, sql_alchemy_conn=database.url, env=env, settings=settings) as airflow,

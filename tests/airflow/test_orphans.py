@@ -12,7 +12,12 @@ from airflow_provider_dli.local.handle import LocalDli, LocalJob
 pytestmark = pytest.mark.timeout(600)
 TASK = "job"
 # Left behind (their processes are killed with SIGKILL, which runs no code of theirs), or not.
-ORPHANS = {"last-try": "sweep_once", "deleted": "sweep_once", "mapped": "sweep_mapped"}
+ORPHANS = {
+    "last-try": "sweep_once",
+    "deleted": "sweep_once",
+    "dag-removed": "sweep_removed",
+    "mapped": "sweep_mapped",
+}
 OTHERS = {"healthy": "sweep_once", "next-try-to-come": "sweep_retried"}
 
 
@@ -29,12 +34,16 @@ def runs(airflow: LocalAirflow, dli: LocalDli) -> Iterator[dict[str, str]]:
     expected = len(runs) + 1  # a mapped run has two
     dli.wait_until(lambda dli: len([job for job in active(dli) if job.status == "RUNNING"]) == expected, timeout=90)
 
-    for case in ("last-try", "deleted", "next-try-to-come"):
+    for case in ("last-try", "deleted", "dag-removed", "next-try-to-come"):
         kill(airflow, {**ORPHANS, **OTHERS}[case], runs[case])
     kill(airflow, "sweep_mapped", runs["mapped"], map_index=1)
     airflow.api.wait_for_state("sweep_once", runs["last-try"], TASK, "failed")
     airflow.api.wait_for_state("sweep_once", runs["deleted"])
     airflow.api.delete_dag_run("sweep_once", runs["deleted"])
+    airflow.api.wait_for_state("sweep_removed", runs["dag-removed"])
+    for file in airflow.dags_folder.rglob("sweep_removed.py"):
+        file.unlink()
+    airflow.api.delete_dag("sweep_removed")
     airflow.api.wait_for_state("sweep_retried", runs["next-try-to-come"], TASK, "up_for_retry")
     airflow.api.wait_for_state("sweep_mapped", runs["mapped"], TASK, "failed", map_index=1)
     yield runs
@@ -46,7 +55,7 @@ def runs(airflow: LocalAirflow, dli: LocalDli) -> Iterator[dict[str, str]]:
 def test_a_sweep_cancels_exactly_the_orphans(airflow: LocalAirflow, dli: LocalDli, runs: dict[str, str]) -> None:
     jobs = {case: [job.job_id for job in active(dli) if job.tags["airflow_run"] == tag(runs[case])] for case in runs}
     mapped = {int(dli.job(job_id).tags["airflow_attempt"].split(":")[3]): job_id for job_id in jobs["mapped"]}
-    orphans = {jobs["last-try"][0], jobs["deleted"][0], mapped[1]}
+    orphans = {jobs["last-try"][0], jobs["deleted"][0], jobs["dag-removed"][0], mapped[1]}
     others = {jobs["healthy"][0], jobs["next-try-to-come"][0], mapped[0]}
 
     told, done = sweep(airflow, orphans | others)
@@ -56,6 +65,7 @@ def test_a_sweep_cancels_exactly_the_orphans(airflow: LocalAirflow, dli: LocalDl
     assert {job_id: done[job_id]["why"] for job_id in sorted(done)} == {
         jobs["last-try"][0]: "its task instance is failed",
         jobs["deleted"][0]: "its task instance is gone from Airflow",
+        jobs["dag-removed"][0]: "its task instance is gone from Airflow",
         mapped[1]: "its task instance is failed",
         jobs["healthy"][0]: "its task instance is running",
         jobs["next-try-to-come"][0]: "its task instance is up_for_retry",

@@ -96,8 +96,8 @@ class Case:
             return 3
         if self.moment.name == "resume":
             return 6
-        # A triggerer that was lost is missed after 15 seconds only.
-        if self.path.deferred and self.path.alone:
+        # A triggerer that was lost is missed after 15 seconds only; one that is shut down gives its triggers back.
+        if self.path.deferred and self.path.alone and self.path.name != "triggerer-term":
             return 75 if self.path.job == "FINISHED" else 150
         return 40 if self.path.job == "FINISHED" or self.path in MAPPED_PATHS else self.doomed_for
 
@@ -207,6 +207,20 @@ def signal_supervisor(number: int) -> Callable[[Run], None]:
 
 def signal_task(number: int) -> Callable[[Run], None]:
     return lambda run: run.task.send_signal(number)
+
+
+def then_sweep(act: Callable[[Run], None]) -> Callable[[Run], None]:
+    """Nobody is left to cancel the job, and then the sweep comes."""
+
+    def path(run: Run) -> None:
+        act(run)
+        run.until(lambda: run.tasks[0]["state"] in OVER, "the task is over")
+        run.api.wait_for_dag("sweep")
+        sweep = run.api.trigger("sweep")
+        ended = run.api.wait_for_state("sweep", sweep, timeout=120)
+        assert ended == "success", run.api.task_log("sweep", sweep, "cancel")
+
+    return path
 
 
 def restart_scheduler(run: Run) -> None:
@@ -374,6 +388,12 @@ def while_cancelling(run: Run) -> None:
     run.until(lambda: [each for each in run.dli.requests("cancel", run._since) if each.job_id == job_id], "the DELETE")
 
 
+def while_dli_is_busy(run: Run) -> None:
+    """DLI refuses the first two cancels, and asks to be left alone for longer than Airflow waits for a killed task."""
+    while_waiting(run)
+    run.dli.fault("cancel", "status", matching=run.jobs[0].job_id, times=2, status=429, retry_after="30")
+
+
 def with_a_slow_cancel(run: Run) -> None:
     """Airflow cancels a trigger again every second while it cancels the job."""
     while_waiting(run)
@@ -463,6 +483,15 @@ PATHS = [
         dag="kill_once",
     ),
     Path(
+        "last-try-kill-swept",
+        "SIGKILL of the task process in its last try, then the sweep",
+        then_sweep(signal_task(signal.SIGKILL)),
+        "failed",
+        who="the sweep",
+        dag="kill_once",
+        alone=True,
+    ),
+    Path(
         "scheduler",
         "scheduler shut down and started again",
         restart_scheduler,
@@ -510,7 +539,7 @@ PATHS += [PAUSED, CLEARED_WHEN_DONE]
 
 
 def deferred(
-    name: str, who: str = TRIGGER, moments: tuple[str, ...] = ("answer", "wait", "poll", "slow", "resume")
+    name: str, who: str = TRIGGER, moments: tuple[str, ...] = ("answer", "wait", "poll", "busy", "slow", "resume")
 ) -> Path:
     """The same path while the task waits in the triggerer, or is about to."""
     path = next(path for path in PATHS if path.name == name)
@@ -644,6 +673,7 @@ MOMENTS = [
     Moment("poll", "during a status call", during_poll),
     Moment("wait", "while waiting", while_waiting),
     Moment("cancel", "while cancelling", while_cancelling),
+    Moment("busy", "while waiting, DLI refuses the first cancels for load", while_dli_is_busy),
     Moment("slow", "while deferred, the cancel takes long", with_a_slow_cancel),
     Moment("resume", "while resuming after the deferral", while_resuming),
 ]

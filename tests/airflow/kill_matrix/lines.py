@@ -21,6 +21,7 @@ EVERYWHERE = (
     "task-term.wait",
     "task-kill.wait",
     "last-try-kill.wait",
+    "last-try-kill-swept.wait",
     "supervisor-term.wait",
     "supervisor-int.wait",
     "supervisor-kill.wait",
