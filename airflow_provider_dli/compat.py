@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from airflow import __version__ as airflow_version
@@ -19,6 +20,18 @@ TRIGGERS_ARE_TOLD_OF_KILLS = AIRFLOW >= (3, 3)
 
 #: Whether a try with the number 1 is the first. Airflow 2 may lose count when it finds a lost task twice.
 TRY_1_IS_THE_FIRST = AIRFLOW >= (3, 0)
+
+
+def ends_before_resuming(ti: Any, execution_timeout: timedelta | None) -> bool:
+    """
+    Whether Airflow ends a deferred task without resuming it, because its time is over by now.
+
+    Airflow 2 does: it calls ``on_kill`` of an operator that does not know its job.
+    """
+    if AIRFLOW >= (3, 0) or execution_timeout is None or not ti.next_method:
+        return False
+    # It looks a moment later.
+    return bool(datetime.now(UTC) - ti.start_date > execution_timeout - timedelta(seconds=1))
 
 
 async def ask_airflow(function: Callable[[], T], within: float) -> T:

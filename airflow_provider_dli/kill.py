@@ -13,7 +13,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliTaskKilledError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # How long `on_kill` waits for the cancel, in seconds. Airflow sends SIGKILL after 5.
 KILL_GRACE = 3.5
+# How often a job is looked for whose submit is not answered, in seconds.
+LOOK_EVERY = 0.5
 # How long a task that fails by itself waits for the cancel of its job, in seconds.
 CANCEL_WITHIN = 30.0
 
@@ -99,24 +102,25 @@ class KillSwitch:
         """
         Submit the job and note its id, with no gap in which a signal or a timeout could lose it.
 
-        Sending and noting happen in a thread, for signals and timeouts only ever interrupt the main one. A
-        kill that comes before the answer is seen when the answer arrives, or 30 s later: to end earlier would
-        leave the job behind. (Where Airflow sends SIGKILL after 5 s, it is the one to end it.)
+        Sending and noting happen in a thread, for signals and timeouts only ever interrupt the main one. After a kill
+        that comes before the answer, the job is looked for as well: a synchronous statement may run for minutes before
+        DLI answers. The task stays until it is cancelled, or for 30 s: to end earlier would leave the job behind.
+        (Where Airflow sends SIGKILL after 5 s, it is the one to end it.)
 
         :param send: Submits the job.
         :param timeout: Seconds after which the answer counts as lost.
-        :param find: Looks for the job when nobody waits for the answer any more; returns its id, or None. Called in the
-            thread that cancels.
+        :param find: Looks for the job, once; returns its id, or None. Called in a thread.
         """
 
         def run() -> Job:
+            known = None
             try:
                 job = send()
-                self.job_id = job.id
+                known, self.job_id = self.job_id, job.id
             finally:
                 # In this order: whoever sees that no submit is under way finds the job id.
                 self._submitting = False
-                if self._unwanted:
+                if self._unwanted and known is None:
                     self._order_again()
             return job
 
@@ -126,14 +130,14 @@ class KillSwitch:
         except DliTaskKilledError:
             self._submitting = False
             raise
+        # Started before a kill, for the same reason as the thread that cancels.
+        threading.Thread(target=partial(self._look_meanwhile, find), name="dli-searcher", daemon=True).start()
         try:
             job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
         except BaseException:
+            # Airflow 2 raises as soon as `on_kill` returns.
             if self._submitting:
-                self._find = find
-                if self._unwanted:
-                    self._order_again()
-                    self._wait_until_settled(CANCEL_WITHIN)
+                self._wait_until_settled(self._killed_at + CANCEL_WITHIN - time.monotonic())
             raise
         if self._unwanted:
             self._wait_until_settled(KILL_GRACE)
@@ -177,8 +181,21 @@ class KillSwitch:
         self._orders.put(True)
 
     def _check_submit(self) -> None:
-        if not self._submitting or time.monotonic() > self._killed_at + CANCEL_WITHIN:
+        if not self._submitting or self._settled or time.monotonic() > self._killed_at + CANCEL_WITHIN:
             self.check()
+
+    def _look_meanwhile(self, find: Callable[[], str | None]) -> None:
+        """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
+        while self._submitting and self.job_id is None:
+            if not self._unwanted or self._cancel is None:
+                time.sleep(SLICE / 5)
+                continue
+            with suppress(DliError):
+                found = find()
+                if found is not None and self.job_id is None:
+                    self.job_id = found
+                    self._order_again()
+            time.sleep(LOOK_EVERY)
 
     def _reset(self, cancel: Callable[[str], Cancellation] | None, log: Logger | None) -> None:
         self._cancel = cancel

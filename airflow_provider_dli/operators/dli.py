@@ -56,6 +56,7 @@ _ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
 _SWEPT_STATES = ("LAUNCHING", "RUNNING")
 # How long the sweep waits for the end of all jobs that it has cancelled, in seconds.
 _CONFIRM_WITHIN = 300.0
+_TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 # The method that Airflow resumes a task with when its trigger crashed or was timed out.
 _TRIGGER_FAILED = "__fail__"
 
@@ -188,15 +189,18 @@ class DliSubmitSqlJobOperator(_DliOperator):
             job = job or self._submit(hook, mine, deadline)
             return self._see_through(hook, context, job, deadline, is_earlier)
 
+    def pre_execute(self, context: Context) -> None:
+        """Cancel the job when the time is over before the task is resumed, where Airflow itself would just end it."""
+        super().pre_execute(context)
+        if compat.ends_before_resuming(context["ti"], self.execution_timeout):
+            with self._resumed_without_event(context):
+                raise AirflowTaskTimeout(_TIME_IS_OVER)
+
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Cancel the job when the deferral itself has failed: the trigger crashed, or the scheduler ended it."""
         if next_method != _TRIGGER_FAILED:
             return super().resume_execution(next_method, next_kwargs, context)
-        from airflow_provider_dli.triggers.dli import pushed_job_id
-
-        # This operator is a new one, and Airflow hands it nothing else.
-        self.job_id = pushed_job_id(context["ti"])
-        with self._resumed():
+        with self._resumed_without_event(context):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(
@@ -242,6 +246,15 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 raise
 
     @contextmanager
+    def _resumed_without_event(self, context: Context) -> Iterator[None]:
+        from airflow_provider_dli.triggers.dli import pushed_job_id
+
+        # This operator is a new one, and Airflow hands it nothing else.
+        self.job_id = pushed_job_id(context["ti"])
+        with self._resumed():
+            yield
+
+    @contextmanager
     def _resumed(self) -> Iterator[DliHook]:
         """Be ready to cancel the job of a task that is resumed, also when it was killed before it came to this."""
         hook = self._connected_hook(watch=_watch_nothing)
@@ -255,7 +268,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
         def watch() -> None:
             self._switch.check()
             if deadline is not None and time.time() > deadline:
-                raise AirflowTaskTimeout("execution_timeout is over, the time in which the task was deferred included.")
+                raise AirflowTaskTimeout(_TIME_IS_OVER)
 
         return watch
 
@@ -355,18 +368,18 @@ class DliSubmitSqlJobOperator(_DliOperator):
             conf={**self._settings(), **self._bound(deadline)},
             tags=identity.merged_tags(_mapping("tags", self.tags), mine.tags()),
         )
-        searcher = hook.for_thread(urgent=True)
         tags = {identity.TI: mine.ti, identity.ATTEMPT: mine.attempt}
 
-        def find() -> str | None:
-            return next((job.id for job in self._look(searcher, tags, _FIND_WITHIN)), None)
+        def find(within: float = 0) -> str | None:
+            # Two threads may look.
+            return next((job.id for job in self._look(hook.for_thread(urgent=True), tags, within)), None)
 
         try:
             job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
         except DliTemporaryError as error:
             if error.nothing_started:
                 raise
-            self._switch.search(find)
+            self._switch.search(partial(find, _FIND_WITHIN))
             job = self._find_submitted(hook, mine, tags, error)
         self._switch.check()
         self.log.info("Submitted %s to queue %s", job, job.queue_name or "default")

@@ -104,6 +104,23 @@ def test_a_kill_during_the_submit_cancels_when_the_answer_arrives(dli_local, sta
     wait_until_cancelled(dli_local)
 
 
+def test_a_kill_during_a_submit_that_is_not_answered_cancels_what_dli_has_started(dli_local, start):
+    """As of a synchronous statement, which DLI answers when it is over: Airflow's SIGKILL would come first."""
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=20, work_done=True)
+    task = start()
+    dli_local.wait_until(states, timeout=10)
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 3
+    assert outcome.error == "DliTaskKilledError"
+    assert "accepted the cancel" in outcome.message
+    assert outcome.imported_by_kill == []
+    wait_until_cancelled(dli_local)
+    [job] = dli_local.jobs()
+    assert len(job.cancel_requests) == 1
+
+
 def test_a_kill_during_the_submit_stays_for_a_late_answer(dli_local, start):
     """Where nothing sends SIGKILL after 5 s: Airflow does not when it was its supervisor that got SIGTERM."""
     dli_local.will(run_for=60)
@@ -215,6 +232,25 @@ def test_an_execution_timeout_during_the_submit_cancels_what_was_submitted(dli_l
     outcome = start(timeout=1.5).wait()
     assert outcome.error == "AirflowTaskTimeout"
     wait_until_cancelled(dli_local)
+
+
+def test_an_execution_timeout_during_a_submit_that_is_not_answered_cancels_what_dli_has_started(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=20, work_done=True)
+    outcome = start(timeout=1.5).wait()
+    assert outcome.error == "AirflowTaskTimeout"
+    wait_until_cancelled(dli_local)
+
+
+def test_a_kill_during_the_submit_leaves_the_job_alone_when_it_shall(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=2, work_done=True)
+    task = start(cancel_on_kill=False)
+    dli_local.wait_until(states, timeout=10)
+    task.kill()
+    assert task.wait().error == "DliTaskKilledError"
+    assert states(dli_local) == ["RUNNING"]
+    assert dli_local.requests("list") == []
 
 
 def test_a_kill_while_a_lost_job_is_looked_for_finds_and_cancels_it(dli_local, start):

@@ -434,7 +434,7 @@ PATHS = [
         wait_for_execution_timeout,
         "failed",
         dag="kill_execution_timeout",
-        moments=("before", "submit", "started", "late", "answer", "push", "poll", "wait"),
+        moments=("before", "submit", "started", "late", "unanswered", "answer", "push", "poll", "wait"),
     ),
     Path(
         "dagrun-timeout",
@@ -668,6 +668,11 @@ MOMENTS = [
         lambda run: during_submit(run, seconds=SLOW),
         lasts=SLOW,
     ),
+    Moment(
+        "unanswered",
+        "during a submit request that is answered after Airflow's SIGKILL, the job runs",
+        lambda run: during_submit(run, seconds=SLOW, work_done=True),
+    ),
     Moment("answer", "between the answer and the first poll", with_unread_answer, thaw),
     Moment("push", "during an XCom push", during_push, thaw),
     Moment("poll", "during a status call", during_poll),
@@ -686,7 +691,7 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     # A task whose supervisor is dead cannot push the job id, and cancels its own job; the next try runs its own.
     **{
         ("supervisor-kill", moment): ("CANCELLED", "FINISHED")
-        for moment in ("before", "submit", "started", "late", "answer", "push")
+        for moment in ("before", "submit", "started", "late", "unanswered", "answer", "push")
     },
     # The DELETE was on its way.
     **{(path, "cancel"): ("CANCELLED", "FINISHED") for path in ("supervisor-int", "supervisor-kill", "task-kill")},
@@ -749,4 +754,4 @@ QUICK = {
     "execution-timeout-deferred": "wait",
     "triggerer-term": "wait",
 }
-"""Every path but the slowest at one moment, and every moment but "late", for a run of two minutes."""
+"""Every path but the slowest at one moment, and every moment but "late", "unanswered" and "busy", for a run of two minutes."""
