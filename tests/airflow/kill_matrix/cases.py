@@ -416,6 +416,8 @@ def _polls(run: Run, answered: bool) -> list[object]:
 NEXT_TRY = "the next try"
 ONLY_A_SWEEP = "only a sweep"
 TRIGGER = "the trigger"
+# It depends on whether Airflow gives the trigger to another triggerer before it deletes it.
+TRIGGER_OR_SWEEP = "the trigger, or a sweep"
 DEFERRED = "_deferred"
 LAST = {"dag": "kill_once", "moments": ("wait",)}
 PATHS = [
@@ -613,8 +615,8 @@ DEFERRED_PATHS = [
         "SIGKILL of one of two triggerers, task marked failed",
         lose_one_of_two_triggerers(mark_task("failed")),
         "failed",
-        "RUNNING",
-        ONLY_A_SWEEP,
+        who=TRIGGER_OR_SWEEP,
+        or_left=True,
         **ALONE,
     ),
     Path(
@@ -622,8 +624,7 @@ DEFERRED_PATHS = [
         "triggerer down, task marked failed, triggerer back",
         without_triggerer(mark_task("failed")),
         "failed",
-        # It depends on whether Airflow gives the trigger to the new triggerer before it deletes it.
-        who="the trigger, or a sweep",
+        who=TRIGGER_OR_SWEEP,
         or_left=True,
         **ALONE,
     ),
