@@ -24,7 +24,7 @@ from postgres import Postgres, path
 from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
-pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,21 @@ EVERYWHERE = (
     "supervisor-kill.wait",
     # Not among the first, which begin so many at a time that the moment would be missed.
     "mark-failed.submit",
+    "mark-failed.unanswered",
     "mark-failed-deferred.answer",
     "mark-failed-deferred.wait",
+    "mark-failed-deferred.busy",
+    "mark-success-deferred.wait",
     "clear-task-deferred.wait",
+    "clear-task-deferred.slow",
+    "clear-run-deferred.wait",
+    "run-failed-deferred.wait",
     "run-failed-deferred.slow",
+    "run-deleted-deferred.wait",
     "execution-timeout-deferred.wait",
+    "dagrun-timeout-deferred.wait",
     "triggerer-term.wait",
+    "triggerer-down-timeout.wait",
 )
 """Names of cases."""
 
