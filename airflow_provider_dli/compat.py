@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -32,6 +33,20 @@ def ends_before_resuming(ti: Any, execution_timeout: timedelta | None) -> bool:
         return False
     # It looks a moment later.
     return bool(datetime.now(UTC) - ti.start_date > execution_timeout - timedelta(seconds=1))
+
+
+def supervisor() -> int | None:
+    """
+    Return the process id of the supervisor, without which a task cannot tell Airflow how it ended.
+
+    None in Airflow 2, where a task tells the database, and in ``dag.test()``, where there is none.
+    """
+    if AIRFLOW < (3, 0):
+        return None
+    from airflow.sdk.execution_time import task_runner
+
+    channel = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return os.getppid() if type(channel).__name__ == "CommsDecoder" else None
 
 
 async def ask_airflow(function: Callable[[], T], within: float) -> T:

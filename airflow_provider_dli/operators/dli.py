@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -290,8 +291,21 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 cancel_on_kill=self.cancel_on_kill,
                 kwargs={"job_id": job.id, "deadline": deadline, "is_earlier": is_earlier},
             )
+        hook.watch = self._watch_in_last_try(context["ti"])
         job = hook.wait_for_job(job.id, poll_interval=self.poll_interval)
         return self._result(hook, context, job, deadline, is_earlier)
+
+    def _watch_in_last_try(self, ti: Any) -> Callable[[], None]:
+        # A task that has lost its supervisor cannot end well any more: Airflow will miss it, and call it failed. The
+        # next try then takes up the job; nobody does after the last one.
+        supervisor = compat.supervisor() if ti.try_number > ti.max_tries else None
+
+        def watch() -> None:
+            self._switch.check()
+            if supervisor is not None and os.getppid() != supervisor:
+                raise DliTaskKilledError("The task has lost Airflow's supervisor, and there is no next try.")
+
+        return watch
 
     def _check_before_deferral(self, ti: Any) -> None:
         # Airflow tells a task of a kill only at its next heartbeat. One that asks to be deferred before gets a refusal

@@ -476,6 +476,14 @@ PATHS = [
         2,
     ),
     Path(
+        "supervisor-kill-last",
+        "SIGKILL of the supervisor in the task's last try",
+        signal_supervisor(signal.SIGKILL),
+        "failed",
+        who="the task that is left",
+        **LAST,
+    ),
+    Path(
         "last-try-kill",
         "SIGKILL of the task process in its last try",
         signal_task(signal.SIGKILL),
@@ -742,6 +750,7 @@ QUICK = {
     "supervisor-term": "push",
     "supervisor-int": "wait",
     "supervisor-kill": "wait",
+    "supervisor-kill-last": "wait",
     "task-term": "answer",
     "task-kill": "submit",
     "last-try-kill": "wait",

@@ -45,8 +45,10 @@ EVERYWHERE = (
 )
 """Names of cases."""
 
-# A heartbeat of 2.11 that tells of a kill may come later than the submit.
-MORE: Mapping[str, tuple[str, ...]] = dict.fromkeys(("3.0", "3.1", "3.2"), ("mark-failed.before",))
+# A heartbeat of 2.11 that tells of a kill may come later than the submit, and a task of 2.11 needs no supervisor.
+MORE: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("3.0", "3.1", "3.2"), ("mark-failed.before", "supervisor-kill-last.wait")
+)
 """Names of more cases, by line."""
 
 SETTINGS: Mapping[str, Mapping[str, object]] = {

@@ -49,7 +49,8 @@ def check(outcome: Outcome) -> None:
         may_take_more = path.alone or path.deferred
         assert outcome.tries == path.tries or (may_take_more and outcome.tries > path.tries), outcome
     found = wrongs(outcome)
-    assert found.pop("orphans") == (outcome.case.only_a_sweep or is_left), outcome
+    # Where it is a matter of luck whether the job is cancelled, it is one too when.
+    assert found.pop("orphans") == outcome.case.only_a_sweep or path.or_left, outcome
     assert not any(found.values()), f"{found} in {outcome}"
 
 
