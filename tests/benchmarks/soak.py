@@ -283,8 +283,8 @@ class Usage:
 
     def __init__(self, airflow: LocalAirflow, stage: Stage) -> None:
         self._airflow, self._stage = airflow, stage
-        self._triggerers: dict[int, Life] = {}
-        self._tasks: dict[int, Life] = {}
+        self._triggerers: dict[psutil.Process, Life] = {}
+        self._tasks: dict[psutil.Process, Life] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -313,10 +313,10 @@ class Usage:
                 with contextlib.suppress(psutil.Error):
                     self._sample([psutil.Process(pid)], self._tasks)
 
-    def _sample(self, processes: list[psutil.Process], lives: dict[int, Life]) -> None:
+    def _sample(self, processes: list[psutil.Process], lives: dict[psutil.Process, Life]) -> None:
         for process in processes:
             used = (process.memory_info().rss / 2**20, process.num_threads(), process.num_fds())
-            lives.setdefault(process.pid, []).append(used)
+            lives.setdefault(process, []).append(used)
 
 
 def _growth(lives: list[Life]) -> str:
