@@ -186,7 +186,7 @@ class KillSwitch:
 
     def _look_meanwhile(self, find: Callable[[], str | None]) -> None:
         """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
-        while self._submitting and self.job_id is None:
+        while self._submitting and self.job_id is None and not self._settled:
             if not self._unwanted or self._cancel is None:
                 time.sleep(SLICE / 5)
                 continue
