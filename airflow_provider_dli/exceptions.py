@@ -97,6 +97,10 @@ class DliNotFoundError(DliError):
     """There is no such job, queue, database, project or path."""
 
 
+class DliCertificateError(DliError):
+    """The certificate of DLI or IAM does not verify. Nothing was sent."""
+
+
 class DliTemporaryError(DliError):
     """
     No answer, or one that says "later": worth another try.
@@ -136,6 +140,10 @@ class DliJobError(DliError):
 
 class DliTaskKilledError(DliError):
     """The Airflow task was killed; says what became of its job."""
+
+
+#: What no repeat mends: a person has to change a field, a certificate, a password or a right first.
+PERMANENT = (DliValueError, DliCertificateError, DliAuthenticationError, DliPermissionError)
 
 
 _KIND_BY_NUMBER: dict[str, type[DliError]] = {
