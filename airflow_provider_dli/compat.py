@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -64,35 +64,62 @@ async def ask_airflow(function: Callable[[], T], within: float) -> T:
     return await asyncio.wait_for(run_in_thread(function), within)
 
 
-def task_states(dag_id: str, run_ids: Sequence[str], task_id: str) -> dict[tuple[str, int], str | None]:
+def task_states(dag_id: str, run_ids: Sequence[str], task_ids: Sequence[str]) -> dict[tuple[str, str, int], str | None]:
     """
-    Ask Airflow for the states of one task in several runs of its DAG, by run id and map index (-1 when not mapped).
+    Ask Airflow for the states of some tasks in some runs of a DAG, by run id, task id and map index (-1 if not mapped).
 
     A task instance that is gone, or whose run is, is not in the answer; a state of None means that it is yet to be
     scheduled. To be called in a task or, through :func:`ask_airflow`, in a trigger.
+
+    :param task_ids: No two of them may be mistaken for each other: see :func:`told_apart`.
     """
     if AIRFLOW < (3, 0):
-        return _task_states_in_database(dag_id, run_ids, task_id)
+        return _task_states_in_database(dag_id, run_ids, task_ids)
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    found = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=list(run_ids), task_ids=[task_id])
+    found = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=list(run_ids), task_ids=list(task_ids))
     return {
-        # A mapped one is named by its task id and its map index.
-        (run_id, -1 if name == task_id else int(name.removeprefix(f"{task_id}_"))): state
+        (run_id, *_task_and_map_index(name, task_ids)): state
         for run_id, states in found.items()
         for name, state in states.items()
     }
 
 
-def _task_states_in_database(dag_id: str, run_ids: Sequence[str], task_id: str) -> dict[tuple[str, int], str | None]:
+def told_apart(task_ids: Iterable[str]) -> list[list[str]]:
+    """
+    Part task ids into groups in which no two can be mistaken for each other.
+
+    Airflow names a mapped task instance by its task id and its map index, ``load_1``, as another task may be named.
+    """
+    known = set(task_ids)
+    alone = [task_id for task_id in known if _without_number(task_id) in known]
+    together = sorted(known.difference(alone))
+    return [group for group in (together, *([task_id] for task_id in sorted(alone))) if group]
+
+
+def _task_and_map_index(name: str, task_ids: Sequence[str]) -> tuple[str, int]:
+    if name in task_ids:
+        return name, -1
+    task_id = _without_number(name)
+    return task_id, int(name.removeprefix(f"{task_id}_"))
+
+
+def _without_number(name: str) -> str:
+    head, _, number = name.rpartition("_")
+    return head if number.isdecimal() else ""
+
+
+def _task_states_in_database(
+    dag_id: str, run_ids: Sequence[str], task_ids: Sequence[str]
+) -> dict[tuple[str, str, int], str | None]:
     from airflow.models import TaskInstance
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        rows = session.query(TaskInstance.run_id, TaskInstance.map_index, TaskInstance.state).filter(
-            TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids), TaskInstance.task_id == task_id
-        )
-        return {(run_id, map_index): state for run_id, map_index, state in rows}
+        rows = session.query(
+            TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state
+        ).filter(TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids), TaskInstance.task_id.in_(task_ids))
+        return {(run_id, task_id, map_index): state for run_id, task_id, map_index, state in rows}
 
 
 def connection_form(connection_type: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,13 +62,24 @@ def judge(jobs: Iterable[Job], mine: identity.Identity, reuse: bool) -> list[Ear
     ]
 
 
+def differences(job: Job, statement: str, queue_name: str | None) -> str:
+    """Name what a job ran otherwise than this try would, for people, as far as DLI tells."""
+    names = []
+    if job.statement.strip() != statement.strip():
+        names.append("the statement")
+    if (job.queue_name or "default").lower() != (queue_name or "default").lower():
+        names.append(f"queue_name ({job.queue_name or 'default'} then, {queue_name or 'default'} now)")
+    return ", ".join(names) or "database or conf"
+
+
 def _verdict(job: Job, attempt: identity.Attempt, mine: identity.Identity, *, reuse: bool) -> Verdict:
-    same = reuse and attempt.generation == mine.generation and attempt.work == mine.work
-    if job.state.is_success and same:
+    is_retry = reuse and attempt.generation == mine.generation
+    if job.state.is_success and is_retry:
+        # Whatever it ran: a template may differ from try to try (`now()`), and the work is done.
         return Verdict.RESULT
     if not job.state.is_active:
         return Verdict.OVER
-    if same:
+    if is_retry and attempt.work == mine.work:
         return Verdict.REATTACH
     # Two Airflows can run the same DAG with the same run ids in one DLI project.
     same_run = attempt.run_start == identity.run_start(mine.generation)

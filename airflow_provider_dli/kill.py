@@ -2,9 +2,13 @@
 What makes a waiting task killable: waits that end soon, and a thread that cancels.
 
 Airflow calls ``on_kill`` inside a signal handler: the main thread stops between two byte codes of whatever it was
-doing, and gets 5 seconds. So whatever that code may hold (the supervisor channel, the import lock, a logging lock,
-an HTTP session) must not be needed for the cancel. Here nothing of it is: :meth:`KillSwitch.pull` sets a flag and
-wakes a thread that was started before the job was submitted, has a session of its own, and imports nothing.
+doing, and gets 5 seconds before SIGKILL, on some paths. So whatever that code may hold (the supervisor channel, the
+import lock, a logging lock, an HTTP session) must not be needed for the cancel. Here nothing of it is:
+:meth:`KillSwitch.pull` sets a flag and wakes a thread that was started before the job was submitted, has a session of
+its own, and imports nothing.
+
+A kill has two budgets: 3.5 s inside the signal handler, and 30 s in all. Airflow does not always send SIGKILL, so the
+task stays until its jobs are cancelled or the 30 s are over, for as long as its process is let live.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliTaskKilledError
-from airflow_provider_dli.threads import SLICE, call_in_thread
+from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTaskKilledError
+from airflow_provider_dli.threads import SLICE, call_in_thread, start_thread
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -27,80 +32,117 @@ if TYPE_CHECKING:
 
 # How long `on_kill` waits for the cancel, in seconds. Airflow sends SIGKILL after 5.
 KILL_GRACE = 3.5
+# How long a task that was killed, or fails by itself, waits for the cancel of its jobs, in seconds.
+CANCEL_WITHIN = 30.0
 # How often a job is looked for whose submit is not answered, in seconds.
 LOOK_EVERY = 0.5
-# How long a task that fails by itself waits for the cancel of its job, in seconds.
-CANCEL_WITHIN = 30.0
+
+
+@dataclass
+class _Fate:
+    """What became of one job that shall be cancelled."""
+
+    is_begun: bool = False
+    is_settled: bool = False
+    #: Whether it is certain that nothing runs on: DLI accepted the cancel, or the job was over.
+    is_done: bool = False
+    #: Whether the credentials were refused: then only a connection that was read anew helps.
+    is_refused: bool = False
+    is_reported: bool = False
+    said: str = ""
 
 
 class KillSwitch:
     """
-    Cancels the one job of one task instance when the task is killed, at whatever moment.
+    Cancels the jobs of one task instance when the task is killed, at whatever moment.
 
-    Exists from the first look on, so that a kill that comes before the task runs is not forgotten; entered
+    It follows a *set* of jobs: the one that the task waits for, and those of earlier tries that must not go on. Exists
+    from the first look on, so that a kill that comes before the task runs is not forgotten; entered
     (``with switch.armed(...)``) before anything is submitted.
     """
 
     def __init__(self) -> None:
         self.killed = False
-        self._killed_at = 0.0
-        self.job_id: str | None = None
-        self._find: Callable[[], str | None] | None = None
+        self._unwanted_at = 0.0
+        # A dictionary is read and changed in single steps, so it needs no lock.
+        self._jobs: dict[str, _Fate] = {}
+        self._find: Callable[[], Iterable[str]] | None = None
         self._submitting = False
-        self._reset(None, None)
+        self._reset(None, None, None)
 
     @contextmanager
-    def armed(self, cancel: Callable[[str], Cancellation] | None, log: Logger) -> Iterator[KillSwitch]:
+    def armed(
+        self,
+        cancel: Callable[[str], Cancellation] | None,
+        log: Logger,
+        reread_connection: Callable[[], bool] | None = None,
+    ) -> Iterator[KillSwitch]:
         """
         Be ready to cancel.
 
-        :param cancel: Cancels a job by its id; called in a thread of its own. None when a kill shall leave
-            the job alone.
-        :param log: Where that thread reports what it did.
+        :param cancel: Cancels a job by its id; called in threads. None when a kill shall leave the jobs alone.
+        :param log: Where those threads report what they did.
+        :param reread_connection: Called in the main thread when the credentials were refused; tells whether there are
+            others now.
         """
-        self._reset(cancel, log)
-        # Started before the submit, for starting a thread takes locks that killed code may hold.
-        threading.Thread(target=self._obey, name="dli-canceller", daemon=True).start()
+        self._reset(cancel, log, reread_connection)
+        if self.killed:
+            # A kill that came before: what is found from now on gets its full time.
+            self._unwanted_at = time.monotonic()
+        threading.Thread(target=partial(self._obey, self._orders), name="dli-canceller", daemon=True).start()
         try:
             yield self
         finally:
             if not self._stays_armed:
-                self._settled = True
+                self._is_closed = True
                 self._orders.put(False)
 
     def pull(self) -> None:
         """
-        Have the job cancelled and wait for it, at most 3.5 s. For a signal handler: takes no lock, never raises.
+        Have the jobs cancelled and wait for it, at most 3.5 s. For a signal handler: takes no lock, never raises.
 
         Does no harm when called again, also while an earlier call still waits.
         """
-        if not self.killed:
-            self._killed_at = time.monotonic()
-        self.killed = self._unwanted = True
-        self._orders.put(True)
+        self.killed = True
+        self._give_up()
         self._wait_until_settled(KILL_GRACE)
 
     def abandon(self) -> None:
-        """Have the job cancelled because the task fails by itself, and wait for it, at most 30 s."""
-        if not self._unwanted:
-            self._unwanted = True
-            self._orders.put(True)
-            self._wait_until_settled(CANCEL_WITHIN)
-            self._wait_until_reported()
+        """
+        Have the jobs cancelled because the task fails by itself, and wait for it, at most 30 s.
+
+        Of a task that was killed before, wait for the rest of the 30 s.
+        """
+        self._give_up()
+        self._finish()
 
     def check(self) -> None:
         """
-        End the task when it was killed.
+        End the task when it was killed, once its jobs are cancelled or 30 s are over.
 
-        :raises DliTaskKilledError: It was; says what became of the job.
+        :raises DliTaskKilledError: It was; says what became of the jobs.
         """
         if self._unwanted:
-            self._wait_until_reported()
-            raise DliTaskKilledError(f"The task was killed. {self._fate()}")
+            self._finish()
+            self.raise_if_killed()
 
-    def submit(self, send: Callable[[], Job], timeout: float, find: Callable[[], str | None]) -> Job:
+    def raise_if_killed(self) -> None:
         """
-        Submit the job and note its id, with no gap in which a signal or a timeout could lose it.
+        As :meth:`check`, but without waiting for anything; for other threads than the main one.
+
+        :raises DliTaskKilledError: It was killed.
+        """
+        if self._unwanted:
+            raise DliTaskKilledError(f"The task was killed. {self._story()}")
+
+    @property
+    def may_leave_a_job(self) -> bool:
+        """Whether a job that is followed may still run."""
+        return any(not fate.is_done for fate in self._fates())
+
+    def submit(self, send: Callable[[], Job], timeout: float, find: Callable[[], Iterable[str]]) -> Job:
+        """
+        Submit a job and note its id, with no gap in which a signal or a timeout could lose it.
 
         Sending and noting happen in a thread, for signals and timeouts only ever interrupt the main one. After a kill
         that comes before the answer, the job is looked for as well: a synchronous statement may run for minutes before
@@ -109,19 +151,18 @@ class KillSwitch:
 
         :param send: Submits the job.
         :param timeout: Seconds after which the answer counts as lost.
-        :param find: Looks for the job, once; returns its id, or None. Called in a thread.
+        :param find: Looks for the job, once; returns its id, if it is there. Called in a thread.
         """
 
         def run() -> Job:
-            known = None
             try:
                 job = send()
-                known, self.job_id = self.job_id, job.id
+                self._jobs.setdefault(job.id, _Fate())
             finally:
                 # In this order: whoever sees that no submit is under way finds the job id.
                 self._submitting = False
-                if self._unwanted and known is None:
-                    self._order_again()
+                if self._unwanted:
+                    self._orders.put(True)
             return job
 
         self._submitting = True
@@ -136,34 +177,37 @@ class KillSwitch:
             job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
         except BaseException:
             # Airflow 2 raises as soon as `on_kill` returns.
-            if self._submitting:
-                self._wait_until_settled(self._killed_at + CANCEL_WITHIN - time.monotonic())
+            if self._submitting and self._unwanted:
+                self._wait_until_settled(self._time_left())
             raise
         if self._unwanted:
-            self._wait_until_settled(KILL_GRACE)
+            self._wait_until_settled(self._time_left())
         return job
 
-    def follow(self, job_id: str) -> None:
-        """From now on, cancel this job when the task is killed; at once, when it was killed already."""
-        self.job_id = job_id
+    def follow(self, *job_ids: str) -> None:
+        """From now on, cancel these jobs and no others when the task is killed; at once, when it was killed already."""
+        self._jobs = {job_id: self._jobs.get(job_id, _Fate()) for job_id in job_ids}
         self._find = None
         if self._unwanted:
-            self._order_again()
-            self._wait_until_settled(KILL_GRACE)
+            self._orders.put(True)
         self.check()
 
-    def search(self, find: Callable[[], str | None]) -> None:
-        """
-        From now on, look for a job to cancel when the task is killed; at once, when it was killed already.
+    def forget(self, job_id: str) -> None:
+        """This job is over; a kill has nothing to cancel there."""
+        self._jobs.pop(job_id, None)
 
-        There may be one whose id got lost.
-
-        :param find: Returns its id, or None; called in the thread that cancels.
+    def search(self, find: Callable[[], Iterable[str]]) -> None:
         """
+        From now on, look for jobs to cancel when the task is killed; at once, when it was killed already.
+
+        There may be some whose ids got lost.
+
+        :param find: Returns their ids; called in a thread.
+        """
+        self._has_searched = False
         self._find = find
         if self._unwanted:
-            self._order_again()
-            self._wait_until_settled(KILL_GRACE)
+            self._orders.put(True)
         self.check()
 
     def stay_armed(self) -> None:
@@ -171,92 +215,145 @@ class KillSwitch:
         self._stays_armed = True
 
     def release(self) -> None:
-        """The job that was followed is over; from now on a kill has nothing to cancel."""
-        self.job_id = None
+        """What was followed is over; from now on a kill has nothing to cancel."""
+        self._jobs = {}
         self._find = None
 
-    def _order_again(self) -> None:
-        """Have a job cancelled that was not known when the task was killed."""
-        self._settled = False  # for a look that found nothing settled nothing
-        self._orders.put(True)
-
-    def _check_submit(self) -> None:
-        if not self._submitting or self._settled or time.monotonic() > self._killed_at + CANCEL_WITHIN:
-            self.check()
-
-    def _look_meanwhile(self, find: Callable[[], str | None]) -> None:
-        """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
-        while self._submitting and self.job_id is None and not self._settled:
-            if not self._unwanted or self._cancel is None:
-                time.sleep(SLICE / 5)
-                continue
-            with suppress(DliError):
-                found = find()
-                if found is not None and self.job_id is None:
-                    self.job_id = found
-                    self._order_again()
-            time.sleep(LOOK_EVERY)
-
-    def _reset(self, cancel: Callable[[str], Cancellation] | None, log: Logger | None) -> None:
+    def _reset(
+        self,
+        cancel: Callable[[str], Cancellation] | None,
+        log: Logger | None,
+        reread_connection: Callable[[], bool] | None,
+    ) -> None:
         self._cancel = cancel
         self._log = log
+        self._reread_connection = reread_connection
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._unwanted = self.killed
-        self._submitting = False
-        self._settled = False
-        self._stays_armed = False
-        self._reported = False
-        self._said = ""
+        self._jobs = {}
         self._find = None
-        self.job_id = None
+        self._has_searched = False
+        self._search_failure = ""
+        self._submitting = False
+        self._stays_armed = False
+        self._is_closed = False
+
+    def _give_up(self) -> None:
+        if not self._unwanted_at:
+            self._unwanted_at = time.monotonic()
+        self._unwanted = True
+        self._orders.put(True)
+
+    def _fates(self) -> list[_Fate]:
+        return list(self._jobs.values())
+
+    def _time_left(self) -> float:
+        return self._unwanted_at + CANCEL_WITHIN - time.monotonic()
+
+    # Waiting
+
+    def _finish(self) -> None:
+        """Wait until all is cancelled, for the rest of the 30 s."""
+        self._wait_until_settled(self._time_left())
+        if any(fate.is_refused for fate in self._fates()) and self._reread_connection is not None:
+            # Here, for only the main thread may ask Airflow for anything, and it is not inside such a question now.
+            reread_connection, self._reread_connection = self._reread_connection, None
+            if reread_connection():
+                self._jobs = {job_id: _Fate() if fate.is_refused else fate for job_id, fate in self._jobs.items()}
+                self._orders.put(True)
+                self._wait_until_settled(self._time_left())
+        self._wait_until_reported()
 
     def _wait_until_settled(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._is_settled() and time.monotonic() < end:
             time.sleep(0.005)
 
+    def _is_settled(self) -> bool:
+        if self._cancel is None or self._is_closed:
+            return True
+        if self._submitting:
+            return self._is_found()
+        is_searching = self._find is not None and not self._has_searched
+        return not is_searching and all(fate.is_settled for fate in self._fates())
+
     def _wait_until_reported(self) -> None:
         end = time.monotonic() + SLICE
-        while self._said and not self._reported and time.monotonic() < end:
+        while any(fate.said and not fate.is_reported for fate in self._fates()) and time.monotonic() < end:
             time.sleep(0.005)
 
-    def _is_settled(self) -> bool:
-        nothing_to_cancel = self.job_id is None and not self._submitting and self._find is None
-        return self._cancel is None or self._settled or nothing_to_cancel
+    def _check_submit(self) -> None:
+        if self._unwanted and (not self._submitting or self._is_found() or self._time_left() <= 0):
+            self.check()
 
-    def _obey(self) -> None:
-        while self._orders.get():
-            if self._cancel is not None and not self._settled and self._has_job():
-                self._said = _cancelled(str(self.job_id), self._cancel)
-                self._settled = True
-                # Only now, for the killed code may hold a lock of the logging that this line needs.
-                if self._log is not None:
-                    self._log.info("%s", self._said)
-                self._reported = True
+    def _is_found(self) -> bool:
+        """Whether the job of a submit that is not answered was found, and seen to."""
+        fates = self._fates()
+        return bool(fates) and all(fate.is_settled for fate in fates)
 
-    def _has_job(self) -> bool:
-        if self.job_id is None and self._find is not None:
-            try:
-                self.job_id = self._find()
-            except DliError as error:
-                self._said = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
-            # Found or not, there is nothing more to wait for.
-            self._settled = self.job_id is None
-        return self.job_id is not None
+    # In threads
 
-    def _fate(self) -> str:
-        if self.job_id is None:
-            unknown = "The answer to its submit had not come." if self._submitting else "It had no DLI job."
-            return self._said or unknown
-        if self._cancel is None:
-            return f"DLI job {self.job_id} goes on, as `cancel_on_kill=False` asks."
-        return self._said or f"The cancel of DLI job {self.job_id} was not confirmed in time."
+    def _obey(self, orders: queue.SimpleQueue[bool]) -> None:
+        is_searching = False
+        while orders.get():
+            if self._cancel is None or not self._unwanted:
+                continue
+            for job_id, fate in list(self._jobs.items()):
+                if not fate.is_begun:
+                    fate.is_begun = True
+                    start_thread(partial(self._cancel_job, job_id, fate, self._cancel))
+            if self._find is not None and not self._has_searched and not is_searching:
+                is_searching = True
+                start_thread(partial(self._search, self._find))
+            elif self._has_searched:
+                is_searching = False
 
+    def _cancel_job(self, job_id: str, fate: _Fate, cancel: Callable[[str], Cancellation]) -> None:
+        try:
+            fate.said = f"Cancel of DLI job {job_id}: {cancel(job_id)}."
+            fate.is_done = True
+        except DliNotFoundError:
+            fate.said = f"DLI does not know job {job_id} any more: nothing is left to cancel."
+            fate.is_done = True
+        except Exception as error:  # the edge of a thread: nobody above could say it
+            fate.said = f"DLI job {job_id} could NOT be cancelled and may still run: {error}"
+            fate.is_refused = isinstance(error, DliAuthenticationError)
+        fate.is_settled = True
+        # Only now, for the killed code may hold a lock of the logging that this line needs.
+        if self._log is not None:
+            self._log.info("%s", fate.said)
+        fate.is_reported = True
 
-def _cancelled(job_id: str, cancel: Callable[[str], Cancellation]) -> str:
-    try:
-        return f"Cancel of DLI job {job_id}: {cancel(job_id)}."
-    except DliNotFoundError:
-        return f"DLI does not know job {job_id} any more: nothing is left to cancel."
-    except Exception as error:  # the edge of a thread: nobody above could say it
-        return f"DLI job {job_id} could NOT be cancelled and may still run: {error}"
+    def _search(self, find: Callable[[], Iterable[str]]) -> None:
+        try:
+            for job_id in find():
+                self._jobs.setdefault(job_id, _Fate())
+        except Exception as error:  # the edge of a thread: nobody above could say it
+            self._search_failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
+        # In this order: whoever sees that the search is over finds the jobs.
+        self._has_searched = True
+        self._orders.put(True)
+
+    def _look_meanwhile(self, find: Callable[[], Iterable[str]]) -> None:
+        """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
+        while self._submitting and not self._jobs and not self._is_closed:
+            if not self._unwanted or self._cancel is None:
+                time.sleep(SLICE / 5)
+                continue
+            with suppress(DliError):
+                for job_id in find():
+                    self._jobs.setdefault(job_id, _Fate())
+                    self._orders.put(True)
+            time.sleep(LOOK_EVERY)
+
+    def _story(self) -> str:
+        """Say what became of the jobs."""
+        if self._cancel is None and self._jobs:
+            return f"DLI job {', '.join(self._jobs)} goes on, as `cancel_on_kill=False` asks."
+        said = [
+            fate.said or f"The cancel of DLI job {job_id} was not confirmed in time."
+            for job_id, fate in list(self._jobs.items())
+        ]
+        if not said and self._submitting:
+            said = ["The answer to its submit had not come."]
+        return " ".join([*said, self._search_failure]).strip() or "It had no DLI job."

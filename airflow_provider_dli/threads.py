@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import contextvars
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from airflow_provider_dli.exceptions import DliTemporaryError
 
@@ -27,6 +29,44 @@ def pause(seconds: float, watch: Callable[[], None]) -> None:
         watch()
 
 
+def start_thread(function: Callable[[], None]) -> None:
+    """
+    Run a function in a thread that does not keep the process from ending.
+
+    Takes no lock: ``threading.Thread.start`` takes one that the code may hold which a kill has interrupted.
+    """
+    _thread.start_new_thread(function, ())
+
+
+class Mailbox(Generic[T]):
+    """
+    Hands values from any number of threads to one that waits for them.
+
+    Not a queue: until Python 3.12 the ``get(timeout=...)`` of a ``SimpleQueue`` waits for ever when a signal handler
+    that interrupts it takes longer than the timeout, as an ``on_kill`` does. No ``Condition`` either, for its lock may
+    be held by the code that a kill has interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._values: deque[T] = deque()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def put(self, value: T) -> None:
+        """Hand over a value; never waits."""
+        self._values.append(value)
+        with contextlib.suppress(RuntimeError):  # another thread has rung already
+            self._bell.release()
+
+    def get(self, timeout: float) -> T | None:
+        """Return the next value, or None when there is none within so many seconds."""
+        end = time.monotonic() + timeout
+        while not self._values:
+            if not self._bell.acquire(timeout=max(end - time.monotonic(), 0)):
+                return None
+        return self._values.popleft()
+
+
 def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout: float, what: str) -> T:
     """
     Call a function in a thread of its own and wait for it, calling ``watch`` at least every 0.25 s.
@@ -39,26 +79,21 @@ def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout
     :param what: What it does, for the error.
     :raises DliTemporaryError: The time was over.
     """
-    answers: list[tuple[T | None, BaseException | None]] = []
-    # Not a queue: until Python 3.12 the `get(timeout=...)` of a SimpleQueue waits for ever when a signal handler that
-    # interrupts it takes longer than the timeout, as an `on_kill` does.
-    answered = threading.Lock()
-    answered.acquire()
+    answers: Mailbox[tuple[T | None, BaseException | None]] = Mailbox()
 
     def run() -> None:
         try:
-            answers.append((function(), None))
+            answers.put((function(), None))
         except BaseException as error:
-            answers.append((None, error))
-        answered.release()
+            answers.put((None, error))
 
-    threading.Thread(target=run, name="dli-call", daemon=True).start()
+    start_thread(run)
     end = time.monotonic() + timeout
-    while not answered.acquire(timeout=SLICE):
+    while (answer := answers.get(min(SLICE, max(end - time.monotonic(), 0)))) is None:
         watch()
-        if time.monotonic() > end:
+        if time.monotonic() >= end:
             raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s")
-    result, error = answers[0]
+    result, error = answer
     if error is not None:
         raise error
     return result  # type: ignore[return-value]  # None only when the function returned None
@@ -91,5 +126,5 @@ async def run_in_thread(function: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name="dli-call", daemon=True).start()
+    start_thread(run)
     return await future

@@ -86,8 +86,8 @@ class TaskProcess:
         """
         Wait until the process is gone.
 
-        :returns: ``result``, ``error`` (class name), ``message``, ``log``, ``xcoms``, ``imported_by_kill``, ``ended``
-            (epoch seconds).
+        :returns: ``result``, ``error`` (class name), ``message``, ``log``, ``xcoms``, ``imported_by_kill``,
+            ``on_kill_took`` (seconds), ``ended`` (epoch seconds).
         """
         end = time.monotonic() + timeout
         while Path(f"/proc/{self.pid}").exists():
@@ -141,8 +141,9 @@ def _run(order: dict) -> None:
     context = {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.parse(order["start_date"]))}
 
     def on_term(*_: object) -> None:
-        before = set(sys.modules)
+        before, began = set(sys.modules), time.monotonic()
         task.on_kill()
+        outcome["on_kill_took"] = time.monotonic() - began
         outcome["imported_by_kill"] = sorted(set(sys.modules) - before)
 
     signal.signal(signal.SIGTERM, on_term)

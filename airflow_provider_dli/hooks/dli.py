@@ -6,16 +6,19 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_dli.api import iam, sql
 from airflow_provider_dli.api.jobs import Cancellation, Job, JobKind, JobState
+from airflow_provider_dli.cancelling import cancel
 from airflow_provider_dli.compat import connection_form, connection_form_behaviour
 from airflow_provider_dli.connection import CONN_TYPE, DliConnection
+from airflow_provider_dli.credentials import credentials_of
 from airflow_provider_dli.exceptions import (
+    PERMANENT,
     DliAuthenticationError,
     DliError,
     DliNotFoundError,
@@ -28,6 +31,7 @@ from airflow_provider_dli.threads import call_in_thread, pause
 
 if TYPE_CHECKING:
     import requests
+    from airflow.providers.common.compat.sdk import Connection
     from pendulum import DateTime
     from tenacity import RetryCallState
 
@@ -40,10 +44,14 @@ GIVE_UP_AFTER = 60.0
 # The shortest pause before a call is repeated, and the longest, in seconds; in between they double, with jitter.
 FIRST_PAUSE = 0.5
 MAX_PAUSE = 60.0
-# The longest pause of a cancel that a killed task waits for, which has 5 seconds in all.
+# The longest pause of what a killed task waits for, which has few seconds.
 URGENT_PAUSE = 1.0
-# How long such a cancel waits for the next piece of an answer before it tries again, in seconds.
+# How long such a call waits for the next piece of an answer before it tries again, in seconds.
 URGENT_TIMEOUT = 3.0
+# How long a cancel that a killed task waits for is repeated, in seconds, as long as the process is let live.
+CANCEL_WITHIN = 30.0
+# How long one look at a waiting job may take at first, in seconds; twice as long after each that took longer.
+FIRST_PATIENCE = 10.0
 # How long a waiting task bears that DLI is away, in seconds.
 OUTAGE_BUDGET = 1800.0
 # The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
@@ -53,16 +61,10 @@ _MAX_PAGES = 100
 _PROGRESS_EVERY = 10.0
 
 
-@dataclass
-class _Credentials:
-    """What a connection yields once it has been used; shared by all hooks of a process that use it."""
+class _Access:
+    """The connection that a hook and all its copies use; one that was read anew reaches them all."""
 
-    token: iam.Token | None = None
-    project_id: str | None = None
-
-
-# One token per connection and process. Read and written without a lock: at worst two threads get a token each.
-_credentials: dict[DliConnection, _Credentials] = {}
+    connection: DliConnection | None = None
 
 
 class DliHook(BaseHook):
@@ -96,8 +98,11 @@ class DliHook(BaseHook):
         self.watch: Callable[[], None] = _no_watch
         self._urgent = False
         self._give_up_after = GIVE_UP_AFTER
-        self._own_thread = False
-        self._connection: DliConnection | None = None
+        # Whether whoever calls bounds the time, so that requests are sent in the calling thread.
+        self._is_bounded = False
+        # Whether this is the hook of a thread, which must not ask Airflow for anything.
+        self._of_thread = False
+        self._access = _Access()
         self._session: requests.Session | None = None
 
     @classmethod
@@ -116,10 +121,36 @@ class DliHook(BaseHook):
 
         :raises DliValueError: A field of the connection is missing or contradicts another one.
         """
-        if self._connection is None:
-            connection = self.get_connection(self.dli_conn_id)
-            self._connection = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
-        return self._connection
+        if self._access.connection is None:
+            self.use_connection(self.get_connection(self.dli_conn_id))
+        return cast("DliConnection", self._access.connection)
+
+    def use_connection(self, connection: Connection) -> bool:
+        """
+        Use this connection from now on, in all copies of this hook too; return whether it is another one than before.
+
+        :param connection: As Airflow gives it.
+        :raises DliValueError: A field of the connection is missing or contradicts another one.
+        """
+        found = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
+        is_new = found != self._access.connection
+        self._access.connection = found
+        return is_new
+
+    def reread_connection(self) -> bool:
+        """
+        Ask Airflow for the connection once more, because its credentials are refused; return whether it has changed.
+
+        Somebody may have rotated a password, or put in new temporary keys. Never raises.
+        """
+        try:
+            is_new = self.use_connection(self.get_connection(self.dli_conn_id))
+        except Exception as error:  # of another kind in every Airflow; the refusal itself says enough
+            self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
+            return False
+        if is_new:
+            self.log.info("Connection %r has changed and is used from now on.", self.dli_conn_id)
+        return is_new
 
     def connect(self) -> DliConnection:
         """
@@ -129,33 +160,46 @@ class DliHook(BaseHook):
         :raises DliAuthenticationError: IAM refuses the user.
         """
         connection = self.read_connection()
-        self._project_id(connection)
+        try:
+            self._project_id(connection)
+        except DliAuthenticationError:
+            if self._of_thread or not self.reread_connection():
+                raise
+            connection = self.read_connection()
+            self._project_id(connection)
         return connection
 
-    def for_thread(self, *, urgent: bool = False) -> DliHook:
+    def for_thread(self, *, urgent: bool = False, bounded: bool = False) -> DliHook:
         """
-        Return a hook for one thread: connected, with a session of its own, sending in the calling thread.
+        Return a hook for a thread: connected, with a session of its own, and asking Airflow for nothing.
 
-        :param urgent: For what a kill waits for: a call without an answer is given up after 3 s, and no pause before a
-            repeat is longer than 1 s, not even for a ``Retry-After``.
+        :param urgent: For what a kill waits for: a call without an answer is given up after 3 s, no pause before a
+            repeat is longer than 1 s, not even for a ``Retry-After``, and it is repeated for 30 s.
+        :param bounded: Whether whoever calls bounds the time itself; then requests are sent in the calling thread.
         """
         self.connect()
         hook = copy.copy(self)
         hook.watch = _no_watch
         hook._urgent = urgent
-        hook._own_thread = True
-        hook._session = new_session()
+        hook._of_thread = True
+        hook._is_bounded = bounded
+        hook._session = None
+        if urgent:
+            hook._give_up_after = CANCEL_WITHIN
         return hook
 
-    def send(self, call: Call[T], *, give_up_after: float | None = None) -> T:
+    def send(self, call: Call[T], *, give_up_after: float | None = None, within: float | None = None) -> T:
         """
         Send a call and return what it reads from the answer.
 
         A temporary failure is repeated, with growing pauses or as long as ``Retry-After`` says, where a repeat
-        does no harm. A void token is renewed once; a refused signature is never repeated, for that locks the key.
+        does no harm. A void token is renewed once, and the connection is read again once when its credentials are
+        refused; a refused signature is never repeated, for that locks the key.
 
         :param call: The call.
         :param give_up_after: Seconds after which no further try is started, 0 for a single one. Default 60.
+        :param within: Seconds after which one try counts as unanswered, however it goes on. Default: the ``timeout`` of
+            the connection, and 10 for connecting.
         :raises DliError: It failed; the subclass says in what way.
         """
         import tenacity
@@ -170,7 +214,7 @@ class DliHook(BaseHook):
             sleep=self.pause,
             reraise=True,
         )
-        return cast("T", retrying(self._send_with_valid_token, call))
+        return cast("T", retrying(self._send_authenticated, call, within))
 
     def pause(self, seconds: float) -> None:
         """Sleep, calling :attr:`watch` at least every 0.25 s."""
@@ -209,42 +253,61 @@ class DliHook(BaseHook):
             )
         )
 
-    def get_job(self, job_id: str, kind: str = "sql", *, give_up_after: float | None = None) -> Job:
+    def get_job(
+        self, job_id: str, kind: str = "sql", *, give_up_after: float | None = None, within: float | None = None
+    ) -> Job:
         """
         Ask DLI for the state of a job (API page "Querying Job Status").
 
         :param job_id: The job.
         :param kind: Its family: ``"sql"``.
         :param give_up_after: As in :meth:`send`.
+        :param within: As in :meth:`send`.
         :raises DliNotFoundError: DLI knows no such job.
         """
         _checked_kind(kind)
-        return self.send(sql.status(job_id), give_up_after=give_up_after)
+        return self.send(sql.status(job_id), give_up_after=give_up_after, within=within)
 
     def cancel_job(self, job_id: str, kind: str = "sql", *, give_up_after: float | None = None) -> Cancellation:
         """
         Cancel a job (API page "Canceling a Job"). A job that is over already is not an error.
 
-        Cancelling twice does no harm. That DLI accepted it does not mean that the job is over: it may still
-        finish. :meth:`wait_for_job` tells.
+        Repeated while the job is active, whatever DLI said; a second request goes out on a fresh connection when the
+        first is not answered within a second. Cancelling twice does no harm. That DLI accepted it does not mean that
+        the job is over: it may still finish. :meth:`wait_for_job` tells.
 
         :param job_id: The job.
         :param kind: Its family: ``"sql"``.
-        :param give_up_after: As in :meth:`send`.
+        :param give_up_after: Seconds after which no further request is sent. Default 60.
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliPermissionError: The user may not cancel.
+        :raises DliError: The time was over, and the job is still active, as far as is known.
         """
         _checked_kind(kind)
+        call = sql.cancel(job_id)
+        self.read_connection()
+        return cancel(
+            partial(self._cancel_once, call, job_id, kind),
+            call.what,
+            within=self._give_up_after if give_up_after is None else give_up_after,
+            longest_pause=URGENT_PAUSE if self._urgent else MAX_PAUSE,
+            watch=self.watch,
+        )
+
+    def _cancel_once(self, call: Call[None], job_id: str, kind: str) -> Cancellation:
+        # In a thread, so it must neither be ended by what the task watches for, nor ask Airflow for anything.
+        hook = copy.copy(self)
+        hook.watch = _no_watch
+        hook._of_thread = True
+        hook._session = None
         try:
-            self.send(sql.cancel(job_id), give_up_after=give_up_after)
+            hook.send(call, give_up_after=0)
             return Cancellation(job_id, accepted=True)
-        except (DliNotFoundError, DliPermissionError, DliAuthenticationError):
+        except (DliTemporaryError, DliNotFoundError, *PERMANENT):
             raise
-        except DliError as error:
+        except DliError:
             # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
-            if error.status not in (200, 400, 409):
-                raise
-            job = self.get_job(job_id, kind, give_up_after=give_up_after)
+            job = hook.get_job(job_id, kind, give_up_after=0)
             if job.state.is_active:
                 raise
             return Cancellation(job_id, accepted=False, state=job.state)
@@ -320,6 +383,7 @@ class DliHook(BaseHook):
         """
         hook, step = copy.copy(self), "Fields"
         hook._give_up_after = 0
+        hook._access = _Access()
         try:
             connection = self.get_connection(self.dli_conn_id)
             fields = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
@@ -336,39 +400,60 @@ class DliHook(BaseHook):
 
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, DliTemporaryError) and error.retry_after is not None:
-            pause = error.retry_after
+            # Also when DLI asks to be asked again at once, as it may while it fails again and again.
+            pause = max(error.retry_after, FIRST_PAUSE)
         else:
             pause = tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=MAX_PAUSE)(state)
-        return min(pause, URGENT_PAUSE) if self._urgent else pause
+        return min(pause, URGENT_PAUSE if self._urgent else MAX_PAUSE)
 
-    def _send_with_valid_token(self, call: Call[T]) -> T:
-        connection = self._connection or self.connect()
+    def _send_authenticated(self, call: Call[T], within: float | None) -> T:
+        """Send a call once, and once more each with a new token and a new connection if the credentials are refused."""
+        connection = self.read_connection()
+        credentials = credentials_of(connection)
+        with_token = connection.auth_type == "password" and not call.anonymous
+        stale = None
         try:
-            return self._send_once(call, connection)
-        except DliAuthenticationError:
-            if connection.auth_type != "password" or call.anonymous:
+            if with_token:
+                stale = self._token(connection)
+            return self._send_once(call, connection, within)
+        except DliAuthenticationError as error:
+            if call.anonymous:
                 raise
-        # A token can be void before it expires: when a right, the password or the user changes.
-        self._renew_token(connection)
-        return self._send_once(call, connection)
+            refusal = error
+        if with_token:
+            # A token can be void before it expires: when a right, the password or the user changes.
+            try:
+                self._renew_token(connection, stale)
+                return self._send_once(call, connection, within)
+            except DliAuthenticationError as error:
+                refusal = error
+        if self._access.connection == connection and (self._of_thread or not self.reread_connection()):
+            credentials.refuse(refusal)
+            raise refusal
+        return self._send_once(call, self.read_connection(), within)
 
-    def _send_once(self, call: Call[T], connection: DliConnection) -> T:
+    def _send_once(self, call: Call[T], connection: DliConnection, within: float | None = None) -> T:
         timeout = max(call.timeout or 0, URGENT_TIMEOUT if self._urgent else connection.timeout)
-        authenticate = self._authentication(call, connection)
-        project_id = "" if call.service == "iam" else self._project_id(connection)
+        authenticate, project_id = self._prepare(call, connection)
         session = self._session = self._session or new_session()
 
         def once() -> T:
             return exchange(session, call, connection, authenticate, project_id, timeout)
 
-        if self._own_thread:
+        if self._is_bounded:
             return once()
+        longest = timeout + min(CONNECT_TIMEOUT, timeout)
         try:
-            return call_in_thread(once, self.watch, timeout + min(CONNECT_TIMEOUT, timeout), call.what)
+            return call_in_thread(once, self.watch, min(longest, within or longest), call.what)
         except DliTemporaryError:
             # Whatever became of the old one's connection, the next call shall not depend on it.
             self._session = None
             raise
+
+    def _prepare(self, call: Call[Any], connection: DliConnection) -> tuple[Callable[[Any], Any], str]:
+        """Return what authenticates the request, and the project that it is for."""
+        authenticate = self._authentication(call, connection)
+        return authenticate, "" if call.service == "iam" else self._project_id(connection)
 
     def _authentication(self, call: Call[Any], connection: DliConnection) -> Callable[[Any], Any]:
         from airflow_provider_dli.auth import AkSkAuth, NoAuth, TokenAuth
@@ -377,6 +462,9 @@ class DliHook(BaseHook):
             return NoAuth()
         if connection.auth_type == "password":
             return TokenAuth(self._token(connection).value)
+        if not self._urgent:
+            # (One wrong signature for a job that may be left running is worth it.)
+            credentials_of(connection).check()
         return AkSkAuth(
             connection.user,
             connection.secret,
@@ -385,16 +473,17 @@ class DliHook(BaseHook):
         )
 
     def _project_id(self, connection: DliConnection) -> str:
-        credentials = _credentials_of(connection)
+        credentials = credentials_of(connection)
         if connection.auth_type == "password":
             token = self._token(connection)
             found = connection.project_id or token.project_id
         elif connection.project_id:
             found = connection.project_id
         else:
-            credentials.project_id = credentials.project_id or self.send(
-                iam.find_project(connection.project_name or "")
-            )
+            with _before_the_call():
+                credentials.project_id = credentials.project_id or self.send(
+                    iam.find_project(connection.project_name or "")
+                )
             found = credentials.project_id
         if not found:
             raise DliValueError(
@@ -407,12 +496,19 @@ class DliHook(BaseHook):
     def _token(self, connection: DliConnection) -> iam.Token:
         import pendulum
 
-        token = _credentials_of(connection).token
+        token = credentials_of(connection).token
         if token is None or token.renew_at <= pendulum.now("UTC"):
-            return self._renew_token(connection)
+            return self._renew_token(connection, token)
         return token
 
-    def _renew_token(self, connection: DliConnection) -> iam.Token:
+    def _renew_token(self, connection: DliConnection, stale: iam.Token | None) -> iam.Token:
+        patience = URGENT_PAUSE if self._urgent else connection.timeout
+        with _before_the_call():
+            return credentials_of(connection).renewed(
+                stale, partial(self._fetch_token, connection), self.watch, patience
+            )
+
+    def _fetch_token(self, connection: DliConnection) -> iam.Token:
         token = self.send(
             iam.create_token(
                 user=connection.user,
@@ -420,7 +516,8 @@ class DliHook(BaseHook):
                 domain_name=connection.domain_name or "",
                 project_id=connection.project_id,
                 project_name=connection.project_name,
-            )
+            ),
+            give_up_after=0 if self._urgent else None,
         )
         if connection.project_name and token.project_name not in (None, connection.project_name):
             raise DliValueError(
@@ -428,7 +525,6 @@ class DliHook(BaseHook):
                 f"{token.project_name!r}, but project_name is {connection.project_name!r}. Remove one of them.",
                 field="project_name",
             )
-        _credentials_of(connection).token = token
         return token
 
 
@@ -465,33 +561,47 @@ class JobWatcher:
         self._progress = 0.0
         self._progress_at = time.monotonic()
         self._away_since: float | None = None
+        self._patience = FIRST_PATIENCE
+        self._is_refused = False
 
     def look(self) -> Job | None:
         """
-        Return the job, or None when DLI did not answer this time.
+        Return the job, or None when DLI gave no usable answer this time.
 
-        :raises DliTemporaryError: DLI has not answered for 30 minutes.
+        Only what no repeat mends counts at once. A job that DLI does not know, or a right that is missing, has to be
+        said twice in a row: the first time, it may come from a proxy that is in the way.
+
+        :raises DliError: DLI has given no usable answer for 30 minutes, or it is certain that it never will.
         """
         self.interval = self._next_interval
         self._next_interval = min(self._next_interval * 1.5, self._poll_interval)
+        begun = time.monotonic()
         try:
-            job = self._hook.get_job(self._job_id, self._kind, give_up_after=0)
-        except DliTemporaryError as error:
+            job = self._hook.get_job(self._job_id, self._kind, give_up_after=0, within=self._patience)
+        except DliError as error:
+            is_refusal = isinstance(error, (DliNotFoundError, DliPermissionError))
+            if (is_refusal and self._is_refused) or (not is_refusal and isinstance(error, PERMANENT)):
+                raise
+            self._is_refused = is_refusal
+            # An answer that drips is not waited for; a DLI that is slow gets more time with each look.
+            if time.monotonic() - begun >= self._patience:
+                self._patience *= 2
             self._bear(error)
-            # As DLI asks, but not for longer than it may be away.
-            self.interval = min(error.retry_after or self.interval, OUTAGE_BUDGET)
+            if isinstance(error, DliTemporaryError) and error.retry_after is not None:
+                self.interval = max(error.retry_after, self.interval)
             return None
+        self._is_refused = False
         if self._away_since is not None:
             self._say(self._hook.log.info, "DLI answers again.")
             self._away_since = None
         self._tell(job)
         return job
 
-    def _bear(self, error: DliTemporaryError) -> None:
+    def _bear(self, error: DliError) -> None:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
-            self._say(self._hook.log.warning, "DLI does not answer; the job goes on, asking again. %s", error)
+            self._say(self._hook.log.warning, "No usable answer from DLI; the job goes on, asking again. %s", error)
         if now - self._away_since > OUTAGE_BUDGET:
             raise error
 
@@ -523,8 +633,14 @@ class JobWatcher:
             log(text, *values)
 
 
-def _credentials_of(connection: DliConnection) -> _Credentials:
-    return _credentials.setdefault(connection, _Credentials())
+@contextlib.contextmanager
+def _before_the_call() -> Iterator[None]:
+    """What fails here, fails before the call itself is sent: it may be repeated, even a submit."""
+    try:
+        yield
+    except DliTemporaryError as error:
+        error.nothing_started = True
+        raise
 
 
 def _has_tags(job: Job, tags: Mapping[str, str] | None) -> bool:

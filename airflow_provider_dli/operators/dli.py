@@ -11,14 +11,20 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    TaskDeferred,
+)
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
 from airflow_provider_dli import compat, identity, sweep
 from airflow_provider_dli.api.jobs import JobState, checked_job_id
 from airflow_provider_dli.deferral import deadline_of, defer_until_over, require_over
-from airflow_provider_dli.earlier import Earlier, Verdict, judge
+from airflow_provider_dli.earlier import Earlier, Verdict, differences, judge
 from airflow_provider_dli.exceptions import (
+    PERMANENT,
     DliAuthenticationError,
     DliError,
     DliJobError,
@@ -57,6 +63,8 @@ _ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
 _SWEPT_STATES = ("LAUNCHING", "RUNNING")
 # How long the sweep waits for the end of all jobs that it has cancelled, in seconds.
 _CONFIRM_WITHIN = 300.0
+# How long the sweep repeats the cancel of one job, in seconds: there may be thousands, and it comes again.
+_SWEPT_WITHIN = 5.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 # The method that Airflow resumes a task with when its trigger crashed or was timed out.
 _TRIGGER_FAILED = "__fail__"
@@ -75,6 +83,7 @@ class _DliOperator(BaseOperator):
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
+        _refuse_queue(self, kwargs)
         super().__init__(**kwargs)
         self.dli_conn_id = dli_conn_id
         self.region = region
@@ -99,6 +108,25 @@ class _DliOperator(BaseOperator):
         hook.watch = watch or self._switch.check
         hook.connect()
         return hook
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        """
+        Have Airflow not retry what no retry mends, and what would lock an account: refused credentials, a wrong field.
+
+        Unless a job may be left running: then the next try is the one to take it over.
+        """
+        try:
+            yield
+        except PERMANENT as error:
+            if self._may_leave_a_job:
+                raise
+            raise AirflowFailException(str(error)) from error
+
+    @property
+    def _may_leave_a_job(self) -> bool:
+        """Whether a DLI job of this task may still run."""
+        return self._switch.may_leave_a_job
 
 
 class DliSubmitSqlJobOperator(_DliOperator):
@@ -172,10 +200,17 @@ class DliSubmitSqlJobOperator(_DliOperator):
         self.on_earlier_job = on_earlier_job
         self.deferrable = deferrable
         self.job_id: str | None = None
+        # Whether there may be a job of an earlier try that has not been looked for yet.
+        self._must_look = False
 
     def execute(self, context: Context) -> str:
         """Submit the statement, or take up the job of an earlier try; wait for the job; return its id."""
+        with self._failing_for_good():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> str:
         deadline = deadline_of(self)
+        self._must_look = context["ti"].try_number > 1 and self.on_earlier_job != "ignore"
         if self._looks_for_earlier(context["ti"].try_number):
             # Killed before it comes to it, it still has to look for a job that an earlier try has left running.
             hook = self._connected_hook(watch=_watch_nothing)
@@ -191,17 +226,22 @@ class DliSubmitSqlJobOperator(_DliOperator):
             return self._see_through(hook, context, job, deadline, is_earlier)
 
     def pre_execute(self, context: Context) -> None:
-        """Cancel the job when the time is over before the task is resumed, where Airflow itself would just end it."""
+        """See to the job when the time is over before the task is resumed, where Airflow itself would just end it."""
         super().pre_execute(context)
         if compat.ends_before_resuming(context["ti"], self.execution_timeout):
-            with self._resumed_without_event(context):
-                raise AirflowTaskTimeout(_TIME_IS_OVER)
+            with self._resumed_without_event(context) as hook:
+                if self._has_finished(hook) is None:
+                    raise AirflowTaskTimeout(_TIME_IS_OVER)
+                # The job has ended in time; only the worker comes late.
+                self.execution_timeout = None
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Cancel the job when the deferral itself has failed: the trigger crashed, or the scheduler ended it."""
+        """See to the job when the deferral itself has failed: the trigger crashed, or the scheduler ended it."""
         if next_method != _TRIGGER_FAILED:
             return super().resume_execution(next_method, next_kwargs, context)
-        with self._resumed_without_event(context):
+        with self._failing_for_good(), self._resumed_without_event(context) as hook:
+            if (job := self._has_finished(hook)) is not None:
+                return job.id
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(
@@ -222,17 +262,27 @@ class DliSubmitSqlJobOperator(_DliOperator):
         :param is_earlier: Whether an earlier try has submitted the job.
         """
         self.job_id = job_id or str((event or {})["job_ids"][0])
-        with self._resumed() as hook:
-            hook.watch = self._watch_until(deadline)
-            require_over(event)
-            job = hook.wait_for_job(self.job_id, poll_interval=self.poll_interval)
+        with self._failing_for_good(), self._resumed() as hook:
+            hook.watch = self._switch.check
+            if (job := self._has_finished(hook)) is None:
+                # The time is up for a job that still runs, not for one that waited for a worker to notice its end.
+                require_over(event)
+                hook.watch = self._watch_until(deadline)
+                job = hook.wait_for_job(self.job_id, poll_interval=self.poll_interval)
             return self._result(hook, context, job, deadline, is_earlier)
+
+    def _has_finished(self, hook: DliHook) -> Job | None:
+        """Return the job when it has ended well, as far as DLI tells right now."""
+        if self.job_id is None:
+            return None
+        job = JobWatcher(hook, self.job_id).look()
+        return job if job is not None and job.state.is_success else None
 
     @contextmanager
     def _cancelling(self, hook: DliHook) -> Iterator[None]:
         """Cancel the job of this task when it is killed here, or fails."""
-        canceller = hook.for_thread(urgent=True)
-        with self._switch.armed(canceller.cancel_job if self.cancel_on_kill else None, self.log):
+        cancel = hook.for_thread(urgent=True).cancel_job if self.cancel_on_kill else None
+        with self._switch.armed(cancel, self.log, hook.reread_connection):
             try:
                 yield
             except TaskDeferred:
@@ -247,13 +297,13 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 raise
 
     @contextmanager
-    def _resumed_without_event(self, context: Context) -> Iterator[None]:
-        from airflow_provider_dli.triggers.dli import pushed_job_id
+    def _resumed_without_event(self, context: Context) -> Iterator[DliHook]:
+        from airflow_provider_dli.questions import TaskInstanceKey, pushed_job_id
 
         # This operator is a new one, and Airflow hands it nothing else.
-        self.job_id = pushed_job_id(context["ti"])
-        with self._resumed():
-            yield
+        self.job_id = pushed_job_id(TaskInstanceKey.of(context["ti"]))
+        with self._resumed() as hook:
+            yield hook
 
     @contextmanager
     def _resumed(self) -> Iterator[DliHook]:
@@ -310,9 +360,9 @@ class DliSubmitSqlJobOperator(_DliOperator):
     def _check_before_deferral(self, ti: Any) -> None:
         # Airflow tells a task of a kill only at its next heartbeat. One that asks to be deferred before gets a refusal
         # that it does not see, and ends, with nobody left to cancel its job.
-        where = ti.run_id, identity.map_index_of(ti)
+        where = ti.run_id, ti.task_id, identity.map_index_of(ti)
         try:
-            state = compat.task_states(ti.dag_id, [ti.run_id], ti.task_id).get(where, sweep.GONE)
+            state = compat.task_states(ti.dag_id, [ti.run_id], [ti.task_id]).get(where, sweep.GONE)
         except Exception as error:  # the deferral will show whether Airflow is there
             self.log.warning("Airflow does not tell whether the task still runs, before it is deferred: %s", error)
             return
@@ -372,8 +422,10 @@ class DliSubmitSqlJobOperator(_DliOperator):
             context["ti"].xcom_push(key=DliJobLink().xcom_key, value=console_url)
 
     def _submit(self, hook: DliHook, mine: identity.Identity, deadline: float | None) -> Job:
-        sender = hook.for_thread()
-        sender.watch = self._switch.check
+        sender = hook.for_thread(bounded=True)
+        sender.watch = self._switch.raise_if_killed
+        # All that a kill needs is there before anything is submitted: a token may end at any moment.
+        searcher = hook.for_thread(urgent=True)
         submit = partial(
             sender.submit_sql_job,
             self.sql,
@@ -384,9 +436,9 @@ class DliSubmitSqlJobOperator(_DliOperator):
         )
         tags = {identity.TI: mine.ti, identity.ATTEMPT: mine.attempt}
 
-        def find(within: float = 0) -> str | None:
+        def find(within: float = 0) -> list[str]:
             # Two threads may look.
-            return next((job.id for job in self._look(hook.for_thread(urgent=True), tags, within)), None)
+            return [job.id for job in self._look(searcher.for_thread(urgent=True), tags, within)]
 
         try:
             job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
@@ -431,6 +483,10 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 return jobs
             hook.pause(1)
 
+    @property
+    def _may_leave_a_job(self) -> bool:
+        return self._must_look or super()._may_leave_a_job
+
     def _job_of_earlier_try(self, hook: DliHook, mine: identity.Identity) -> Job | None:
         """Return the job of an earlier try that serves this one too, if there is one; cancel what must not go on."""
         if self.on_earlier_job not in _ON_EARLIER_JOB:
@@ -440,36 +496,49 @@ class DliSubmitSqlJobOperator(_DliOperator):
             )
         if not self._looks_for_earlier(mine.try_number):
             return None
-        serves = None
         reuse = self.on_earlier_job == "reattach"
         searcher = hook.for_thread(urgent=True)
         # Killed while it looks, this task must not leave behind what it would have taken over.
         self._switch.search(lambda: _still_running(judge(searcher.list_jobs(tags={identity.TI: mine.ti}), mine, reuse)))
-        for earlier in judge(self._earlier_jobs(hook, mine, reuse), mine, reuse):
-            job, number = earlier.job, earlier.attempt.try_number
-            if earlier.verdict is Verdict.CANCEL:
-                self._cancel_earlier(hook, earlier)
-            elif earlier.verdict is Verdict.LEAVE:
+        found = judge(self._earlier_jobs(hook, mine, reuse), mine, reuse)
+        # Killed while it cancels some of them, it must not leave the others behind either.
+        self._switch.follow(*_still_running(found))
+        self._must_look = False
+        self._cancel_earlier(hook, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+        serves = None
+        for earlier in found:
+            if earlier.verdict is Verdict.LEAVE:
                 self.log.warning(
                     "%s carries the name of this task but was submitted in another DAG run of that name, maybe by "
                     "another Airflow: left alone. [dli] deployment, unlike in any other Airflow, tells them apart.",
-                    job,
+                    earlier.job,
                 )
             elif earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
-                serves = job
-                self.log.info(
-                    "%s of try %d is %s: this try %s instead of submitting again. To run it afresh on a retry, set "
-                    'on_earlier_job="cancel".',
-                    job,
-                    number,
-                    job.status,
-                    "waits for it" if job.state.is_active else "takes its result",
-                )
-        if serves is not None:
-            self._switch.follow(serves.id)
-        else:
+                serves = earlier.job
+                self._tell_of(hook, earlier, mine)
+        if serves is None:
             self._switch.release()
         return serves
+
+    def _tell_of(self, hook: DliHook, earlier: Earlier, mine: identity.Identity) -> None:
+        job, number = earlier.job, earlier.attempt.try_number
+        self.log.info(
+            "%s of try %d is %s: this try %s instead of submitting again. To run it afresh on a retry, set "
+            'on_earlier_job="cancel".',
+            job,
+            number,
+            job.status,
+            "waits for it" if job.state.is_active else "takes its result",
+        )
+        if earlier.attempt.work != mine.work:
+            queue_name = self.queue_name or hook.connect().default_queue
+            self.log.warning(
+                "Try %d ran something else than this try would: %s. Its result counts all the same, for a second run "
+                "would do its work twice. A template that differs from try to try, such as now() or try_number, is the "
+                'usual reason; to run it afresh on a retry, set on_earlier_job="cancel".',
+                number,
+                differences(job, self.sql, queue_name),
+            )
 
     def _looks_for_earlier(self, try_number: int) -> bool:
         return self.on_earlier_job != "ignore" and (try_number > 1 or not compat.TRY_1_IS_THE_FIRST)
@@ -499,14 +568,14 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 request_id=error.request_id,
             ) from error
 
-    def _cancel_earlier(self, hook: DliHook, earlier: Earlier) -> None:
-        job = earlier.job
-        self.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
-        # Killed meanwhile, this task must not leave it running either.
-        self._switch.follow(job.id)
-        hook.cancel_job(job.id)
-        hook.wait_for_job(job.id, poll_interval=self.poll_interval)
-        self._switch.release()
+    def _cancel_earlier(self, hook: DliHook, unwanted: Sequence[Earlier]) -> None:
+        for earlier in unwanted:
+            job = earlier.job
+            self.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
+            hook.cancel_job(job.id)
+        for earlier in unwanted:
+            hook.wait_for_job(earlier.job.id, poll_interval=self.poll_interval)
+            self._switch.forget(earlier.job.id)
 
 
 class DliCancelJobOperator(_DliOperator):
@@ -553,14 +622,16 @@ class DliCancelJobOperator(_DliOperator):
 
     def execute(self, context: Context) -> dict[str, str]:
         """Cancel the jobs, wait until they are over, return their end states by job id."""
-        return self._run(deadline_of(self))
+        with self._failing_for_good():
+            return self._run(deadline_of(self))
 
     def execute_complete(
         self, context: Context, event: Mapping[str, Any] | None = None, *, deadline: float | None = None
     ) -> dict[str, str]:
         """Return the end states after the deferral. To cancel once more what is over does no harm."""
-        require_over(event)
-        return self._run(deadline)
+        with self._failing_for_good():
+            require_over(event)
+            return self._run(deadline)
 
     def _run(self, deadline: float | None) -> dict[str, str]:
         self._switch.check()
@@ -619,10 +690,20 @@ def _may_be_active(hook: DliHook, job_id: str, kind: str = "sql") -> bool:
     return job is None or job.state.is_active
 
 
-def _still_running(found: Iterable[Earlier]) -> str | None:
-    """Return the id of a job that a next try would take over or cancel, if there is one."""
+def _still_running(found: Iterable[Earlier]) -> list[str]:
+    """Return the ids of all jobs that a next try would take over or cancel."""
     ours = (Verdict.REATTACH, Verdict.CANCEL)
-    return next((earlier.job.id for earlier in found if earlier.verdict in ours), None)
+    return [earlier.job.id for earlier in found if earlier.verdict in ours]
+
+
+def _refuse_queue(task: BaseOperator, arguments: Mapping[str, Any]) -> None:
+    # A mapped task gets all of Airflow's own arguments, this one too.
+    if "queue" in arguments and not getattr(task, "_BaseOperator__from_mapped", False):
+        raise DliValueError(
+            f"queue={arguments['queue']!r} is Airflow's own parameter: the queue of the worker. The queue of DLI is "
+            "queue_name. (Airflow's can be set through default_args.)",
+            field="queue",
+        )
 
 
 def _watch_nothing() -> None:
@@ -696,6 +777,10 @@ class DliCancelOrphanJobsOperator(_DliOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Find the orphans, cancel them, return what became of the active jobs."""
+        with self._failing_for_good():
+            return self._execute()
+
+    def _execute(self) -> list[dict[str, Any]]:
         self._switch.check()
         deployment = _required_deployment()
         age = _checked_age(self.older_than)
@@ -754,7 +839,7 @@ class DliCancelOrphanJobsOperator(_DliOperator):
         """Ask Airflow for the states of task instances, and judge their jobs."""
         self._switch.check()
         try:
-            states = compat.task_states(question.dag_id, question.run_ids, question.task_id)
+            states = compat.task_states(question.dag_id, question.run_ids, [question.task_id])
         except Exception as error:  # of another kind in every Airflow; the other jobs shall be swept all the same
             self.log.exception("No states of task %s of DAG %s.", question.task_id, question.dag_id)
             why = f"Airflow did not tell the state of its task instance: {error}"
@@ -763,7 +848,7 @@ class DliCancelOrphanJobsOperator(_DliOperator):
             return
         self._switch.check()
         for candidate in question.candidates:
-            state = states.get((candidate.run_id, candidate.map_index), sweep.GONE)
+            state = states.get((candidate.run_id, candidate.task_id, candidate.map_index), sweep.GONE)
             yield candidate, sweep.judge(candidate, state, later_tries.get(candidate.job_id))
 
     def _cancel(
@@ -783,7 +868,7 @@ class DliCancelOrphanJobsOperator(_DliOperator):
         if judgement.verdict is not sweep.Verdict.ORPHAN:
             return judgement
         try:
-            cancellation = hook.cancel_job(candidate.job_id)
+            cancellation = hook.cancel_job(candidate.job_id, give_up_after=_SWEPT_WITHIN)
         except (DliTaskKilledError, DliAuthenticationError):
             raise
         except DliNotFoundError:

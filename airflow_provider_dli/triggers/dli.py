@@ -7,31 +7,31 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_dli import compat, identity
-from airflow_provider_dli.exceptions import DliError, DliTemporaryError
+from airflow_provider_dli import compat
+from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import OUTAGE_BUDGET, DliHook, JobWatcher
+from airflow_provider_dli.questions import TaskInstanceKey, airflow, in_background
 from airflow_provider_dli.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.api.jobs import Cancellation, Job
 
 #: What an event says under ``outcome``: all jobs are over; the deadline has passed; the trigger cannot go on.
 OVER, TIMEOUT, ERROR = "over", "timeout", "error"
 
-# How long Airflow may take to tell a trigger its connection, in seconds.
-_CONNECTION_WITHIN = 20.0
-# How long Airflow may take to tell whether a task was killed, in seconds.
-_STATE_WITHIN = 10.0
 # How long the end of a killed trigger may take, in seconds; Airflow 3.3 allows 30.
 _END_WITHIN = 28.0
+# How long a trigger that has to end asks again whether its task was killed, while Airflow answers with errors, in
+# seconds: when Airflow has told it of a kill, and when it was just stopped, as in a shutdown, when nobody answers.
+_REFUSED_FOR, _REFUSED_FOR_WHEN_STOPPED = 20.0, 3.0
+# The pause before Airflow is asked again, in seconds.
+_ASK_AGAIN_AFTER = 1.0
 # The longest pause before the connection is asked for again, in seconds.
 _LONGEST_PAUSE = 30.0
-
-# asyncio itself keeps only weak references to tasks.
-_background: set[asyncio.Task[None]] = set()
-# Whether this process has asked Airflow for the state of a task.
-_is_warm = False
 
 
 class DliJobTrigger(BaseTrigger):
@@ -98,7 +98,7 @@ class DliJobTrigger(BaseTrigger):
         except asyncio.CancelledError:
             if not compat.TRIGGERS_ARE_TOLD_OF_KILLS:
                 # A shutdown looks the same here. Not knowing, leave the jobs alone.
-                await _undisturbed_by_cancels(self._cancel_if_killed(when_unknown=False))
+                await _undisturbed_by_cancels(self._cancel_if_killed(told_of_a_kill=False))
             raise
         payload = {"outcome": outcome, "message": message, "job_ids": self.job_ids}
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
@@ -106,7 +106,7 @@ class DliJobTrigger(BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel the jobs, if the task was really killed. Called by Airflow 3.3 and later."""
         # It is called on a hand-over, too, when a triggerer that stood still wakes up; but then Airflow answers.
-        await _undisturbed_by_cancels(self._cancel_if_killed(when_unknown=True))
+        await _undisturbed_by_cancels(self._cancel_if_killed(told_of_a_kill=True))
 
     async def _wait(self) -> tuple[str, str]:
         try:
@@ -129,23 +129,41 @@ class DliJobTrigger(BaseTrigger):
 
     def _warm_up(self) -> None:
         """Ask Airflow once in each triggerer: its first answer takes many seconds, which a kill does not have."""
-        global _is_warm
-        if self.cancel_on_kill and not _is_warm:
-            _is_warm = True
-            _in_background(self._ask_for_nothing())
+        if self.cancel_on_kill and self.task_instance is not None and not airflow().is_warm:
+            airflow().is_warm = True
+            in_background(self._ask_for_nothing())
 
     async def _ask_for_nothing(self) -> None:
         with contextlib.suppress(Exception):
-            await compat.ask_airflow(self._was_killed, _CONNECTION_WITHIN)
+            await airflow().states.answer(TaskInstanceKey.of(self.task_instance))
 
     async def _wait_for(self, job_id: str) -> None:
         hook = await self._connected_hook()
         watcher = JobWatcher(hook, job_id, self.kind, poll_interval=self.poll_interval)
         while True:
-            job = await run_in_thread(watcher.look)
+            job = await self._look(hook, watcher)
             if job is not None and not job.state.is_active:
                 return
             await asyncio.sleep(watcher.interval)
+
+    async def _look(self, hook: DliHook, watcher: JobWatcher) -> Job | None:
+        try:
+            return await run_in_thread(watcher.look)
+        except DliAuthenticationError:
+            if not await self._reread_connection(hook):
+                raise
+            return await run_in_thread(watcher.look)
+
+    async def _reread_connection(self, hook: DliHook) -> bool:
+        """Ask Airflow for the connection once more, because it is refused; return whether it has changed."""
+        try:
+            is_new = hook.use_connection(await airflow().connections.answer(self.dli_conn_id))
+        except Exception as error:  # the refusal itself says enough
+            self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
+            return False
+        if is_new:
+            self.log.info("Connection %r has changed and is used from now on.", self.dli_conn_id)
+        return is_new
 
     async def _connected_hook(self) -> DliHook:
         """Return a hook whose calls block, for threads; ask for its connection again while Airflow is away."""
@@ -154,8 +172,8 @@ class DliJobTrigger(BaseTrigger):
             pause, give_up_at = 1.0, time.monotonic() + OUTAGE_BUDGET
             while self._hook is None:
                 try:
-                    await compat.ask_airflow(hook.read_connection, _CONNECTION_WITHIN)
-                    self._hook = await run_in_thread(hook.for_thread)
+                    hook.use_connection(await airflow().connections.answer(self.dli_conn_id))
+                    self._hook = await self._connect(hook)
                 except Exception as error:
                     is_outage = not isinstance(error, DliError) or isinstance(error, DliTemporaryError)
                     # (Of Airflow, an API server that is away looks like a connection that does not exist.)
@@ -166,32 +184,72 @@ class DliJobTrigger(BaseTrigger):
                     pause = min(pause * 2, _LONGEST_PAUSE)
         return self._hook
 
-    async def _cancel_if_killed(self, *, when_unknown: bool) -> None:
+    async def _connect(self, hook: DliHook) -> DliHook:
+        try:
+            return await run_in_thread(hook.for_thread)
+        except DliAuthenticationError:
+            if not await self._reread_connection(hook):
+                raise
+            return await run_in_thread(hook.for_thread)
+
+    async def _cancel_if_killed(self, *, told_of_a_kill: bool) -> None:
+        """Find out whether the task was killed, and cancel its jobs then. That there is no answer yet is no kill."""
         if not self.cancel_on_kill:
             return
         try:
-            killed = await compat.ask_airflow(self._was_killed, _STATE_WITHIN)
-        except Exception as error:
-            killed = when_unknown
+            ti = TaskInstanceKey.of(self.task_instance)
+            state = await self._state(ti, _REFUSED_FOR if told_of_a_kill else _REFUSED_FOR_WHEN_STOPPED)
+        except TimeoutError:
+            self.log.error(
+                "Airflow has not answered for %d s: DLI jobs %s are left alone.", OUTAGE_BUDGET, self.job_ids
+            )
+        except Exception as error:  # of another kind in every Airflow
             self.log.warning(
                 "Airflow does not tell whether the task was killed (%s): its jobs are %s.",
                 str(error) or type(error).__name__,
-                "cancelled" if killed else "left alone",
+                "cancelled" if told_of_a_kill else "left alone",
             )
-        if killed:
-            await self._cancel()
+            if told_of_a_kill:
+                await self._cancel()
+        else:
+            if state != "deferred":
+                await self._cancel()
+            else:
+                # After a clear, the next try may be deferred already. It has cancelled this job itself, as a rule, so
+                # nothing has to wait for this: of hundreds of triggers that are handed over, each asks.
+                in_background(self._cancel_if_superseded(ti))
 
-    def _was_killed(self) -> bool:
-        """Ask Airflow whether the task waits for other jobs by now, or for none. Blocks."""
-        ti = self.task_instance
-        if ti is None:
-            raise LookupError("the trigger has no task instance")
-        states = compat.task_states(ti.dag_id, [ti.run_id], ti.task_id)
-        if states.get((ti.run_id, identity.map_index_of(ti))) != "deferred":
-            return True
-        # After a clear, the next try may be deferred already.
-        job_id = pushed_job_id(ti)
-        return job_id is not None and job_id not in self.job_ids
+    async def _state(self, ti: TaskInstanceKey, refused_for: float) -> str | None:
+        """
+        Return Airflow's state of the task instance, for however long that takes.
+
+        :param refused_for: Seconds for which to ask again while Airflow answers with errors.
+        :raises TimeoutError: Airflow has not answered at all for 30 minutes.
+        :raises Exception: Airflow answers with errors.
+        """
+        give_up_at = time.monotonic() + OUTAGE_BUDGET
+        refused_since: float | None = None
+        while True:
+            try:
+                return await airflow().states.answer(ti)
+            except TimeoutError:
+                if time.monotonic() > give_up_at:
+                    raise
+            except Exception:
+                now = time.monotonic()
+                refused_since = refused_since or now
+                if now - refused_since >= refused_for:
+                    raise
+            await asyncio.sleep(_ASK_AGAIN_AFTER)
+
+    async def _cancel_if_superseded(self, ti: TaskInstanceKey) -> None:
+        try:
+            job_id = await airflow().job_ids.answer(ti)
+        except Exception as error:
+            self.log.info("Airflow does not tell which job the task waits for by now: %s", error)
+            return
+        if job_id is not None and job_id not in self.job_ids:
+            await self._cancel()
 
     async def _cancel(self) -> None:
         try:
@@ -199,39 +257,34 @@ class DliJobTrigger(BaseTrigger):
         except Exception as error:
             self.log.error("DLI jobs %s could NOT be cancelled and may still run: %s", self.job_ids, error)
             return
-        await asyncio.gather(*(run_in_thread(partial(self._cancel_one, hook, job_id)) for job_id in self.job_ids))
+        await asyncio.gather(*(self._cancel_one(hook, job_id) for job_id in self.job_ids))
 
-    def _cancel_one(self, hook: DliHook, job_id: str) -> None:
-        try:
-            cancellation = hook.for_thread(urgent=True).cancel_job(job_id, self.kind)
-            self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
-        except Exception as error:  # nothing may end the trigger before the task is told
-            self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
+    async def _cancel_one(self, hook: DliHook, job_id: str) -> None:
+        async with airflow().cancels:
+            try:
+                try:
+                    cancellation = await run_in_thread(partial(_cancel_urgently, hook, job_id, self.kind))
+                except DliAuthenticationError:
+                    if not await self._reread_connection(hook):
+                        raise
+                    cancellation = await run_in_thread(partial(_cancel_urgently, hook, job_id, self.kind))
+                self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
+            except Exception as error:  # nothing may end the trigger before the task is told
+                self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
 
 
-def pushed_job_id(ti: Any) -> str | None:
-    """Return the id of the job that a task instance has announced, in its current try; None when there is none yet."""
-    from airflow.providers.common.compat.sdk import XCom
-
-    where = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": identity.map_index_of(ti)}
-    return cast("str | None", XCom.get_one(key="job_id", **where))
+def _cancel_urgently(hook: DliHook, job_id: str, kind: str) -> Cancellation:
+    return hook.for_thread(urgent=True).cancel_job(job_id, kind)
 
 
 async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:
     """
-    Await this to its end, but for at most 28 s, however often the caller is cancelled meanwhile.
+    Await this to its end, but for at most 28 s, however often the caller is cancelled meanwhile. It goes on after that.
 
     Airflow cancels a killed trigger again every second until it is gone.
     """
-    task = _in_background(work)
+    task = in_background(work)
     end = time.monotonic() + _END_WITHIN
     while not task.done() and (left := end - time.monotonic()) > 0:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=left)
-
-
-def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    task = asyncio.create_task(work)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    return task

@@ -8,6 +8,7 @@ import threading
 import pytest
 import requests
 
+from airflow_provider_dli import credentials
 from airflow_provider_dli.hooks import dli as hooks
 
 
@@ -15,7 +16,7 @@ from airflow_provider_dli.hooks import dli as hooks
 def connect(dli_local, monkeypatch):
     """Return a function that makes a hook, with changed fields of the connection where given."""
     # A process that starts has no token yet.
-    hooks._credentials.clear()
+    credentials._known.clear()
 
     def make(auth_type="password", extra=None, **fields):
         connection = dli_local.connection(auth_type)

@@ -17,15 +17,15 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferred,
+    XCom,
 )
 
-from airflow_provider_dli import compat
+from airflow_provider_dli import compat, credentials
 from airflow_provider_dli.exceptions import DliError, DliJobError, DliNotFoundError, DliTaskKilledError
 from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
 from airflow_provider_dli.sensors.dli import DliJobSensor
-from airflow_provider_dli.triggers import dli as triggers
 
 OVER = {"outcome": "over", "message": ""}
 
@@ -44,10 +44,10 @@ def airflow_says(monkeypatch):
     """Return a function that sets the state of the task."""
 
     def say(state):
-        def states(dag_id, run_ids, task_id):
+        def states(dag_id, run_ids, task_ids):
             if isinstance(state, Exception):
                 raise state
-            return {} if state == "gone" else {(run_ids[0], -1): state}
+            return {} if state == "gone" else {(run_ids[0], task_ids[0], -1): state}
 
         monkeypatch.setattr(compat, "task_states", states)
 
@@ -207,7 +207,7 @@ class TestSubmit:
         dli_local.will(run_for=60)
         deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         [job] = dli_local.jobs()
-        monkeypatch.setattr(triggers, "pushed_job_id", lambda ti: ti.xcoms["job_id"])
+        monkeypatch.setattr(XCom, "get_one", lambda **where: context["ti"].xcoms["job_id"])
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
         with pytest.raises(Exception, match=error):
             task.resume_execution("__fail__", {"error": error}, context)
@@ -218,7 +218,7 @@ class TestSubmit:
         dli_local.will(run_for=60)
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         # A process that is resumed has no token, and Airflow's 5 seconds have begun.
-        hooks._credentials.clear()
+        credentials._known.clear()
         dli_local.fault("token", "latency", seconds=0.6)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
         task.on_kill()

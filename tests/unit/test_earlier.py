@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api.jobs import Job, JobKind, JobState
 from airflow_provider_dli.earlier import Verdict, judge
-from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
+from airflow_provider_dli.exceptions import DliPermissionError
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
 
 START = pendulum.datetime(2026, 11, 22)
@@ -49,7 +50,7 @@ OTHER_WORK = {"work": "0" * 16}
         ("UNKNOWN", {}, Verdict.REATTACH),
         ("RUNNING", OTHER_WORK, Verdict.CANCEL),
         ("FINISHED", {}, Verdict.RESULT),
-        ("FINISHED", OTHER_WORK, Verdict.OVER),
+        ("FINISHED", OTHER_WORK, Verdict.RESULT),
         ("FAILED", {}, Verdict.OVER),
         ("CANCELLED", {}, Verdict.OVER),
         ("RUNNING", CLEARED, Verdict.CANCEL),
@@ -209,7 +210,9 @@ class TestOverTheWire:
         assert dli_local.jobs() == []
 
     def test_an_unknown_choice_lists_the_known_ones(self, run):
-        with pytest.raises(DliValueError, match="on_earlier_job must be one of reattach, cancel, ignore, not 'adopt'"):
+        with pytest.raises(
+            AirflowFailException, match="on_earlier_job must be one of reattach, cancel, ignore, not 'adopt'"
+        ):
             run(1, on_earlier_job="adopt")
 
 

@@ -160,17 +160,57 @@ def test_a_slow_cancel_during_a_status_call_that_never_ends(dli_local, start):
     assert states(dli_local) == ["CANCELLED"]
 
 
-@pytest.mark.parametrize("fault", ["hang", "drip"])
-def test_a_dli_that_does_not_answer_the_cancel_cannot_hold_the_task(dli_local, start, fault):
+def test_a_dli_that_never_answers_the_cancel_holds_the_handler_for_4_s_and_the_task_for_30(dli_local, start):
     dli_local.will(run_for=60)
     task = start()
     wait_for_call(dli_local, "status")
-    dli_local.fault("*", fault, times=None)
+    dli_local.fault("*", "hang", times=None, seconds=60)
     killed = task.kill()
-    outcome = task.wait()
-    assert outcome.ended - killed < 5
+    outcome = task.wait(timeout=40)
+    assert outcome.on_kill_took < 4
+    assert 29 < outcome.ended - killed < 33
     assert outcome.error == "DliTaskKilledError"
     assert "was not confirmed in time" in outcome.message
+    assert len(dli_local.requests("cancel")) >= 4
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_cancel_that_is_not_answered_is_sent_again_on_a_connection_of_its_own(dli_local, start, fault):
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    dli_local.fault("cancel", fault, seconds=60)
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 3
+    # (The dripping one may have been carried out.)
+    assert "DLI accepted the cancel" in outcome.message or "over before (CANCELLED)" in outcome.message
+    connections = [request.connection for request in dli_local.requests("cancel")]
+    assert len(connections) == len(set(connections)) == 2
+    wait_until_cancelled(dli_local)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 503, "times": 6},
+        {"kind": "soft_failure", "times": 3},
+        {"kind": "status", "status": 400, "error_code": "DLI.0001", "error_msg": "not now", "times": 3},
+    ],
+    ids=lambda fault: f"{fault['kind']}-{fault.get('status', '')}",
+)
+def test_a_cancel_that_is_refused_is_repeated_for_longer_than_the_handler_lasts(dli_local, start, fault):
+    """Where nobody sends SIGKILL: SIGTERM to the supervisor or the process, a node that is drained, Airflow 2.11."""
+    dli_local.will(run_for=60)
+    task = start()
+    wait_for_call(dli_local, "status")
+    dli_local.fault("cancel", **fault)
+    task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    assert "DLI accepted the cancel" in outcome.message
+    assert len(dli_local.requests("cancel")) == fault["times"] + 1
+    wait_until_cancelled(dli_local)
 
 
 def test_a_second_kill_while_the_first_still_cancels(dli_local, start):
@@ -336,7 +376,7 @@ def test_a_job_that_is_found_after_the_kill_has_looked_in_vain_is_cancelled(dli_
     job = hook.submit_sql_job("select 1")
     switch = KillSwitch()
     with switch.armed(hook.for_thread().cancel_job, hook.log):
-        switch.search(lambda: None)
+        switch.search(list)
         switch.pull()
         with pytest.raises(DliTaskKilledError):
             switch.follow(job.id)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.exceptions import (
@@ -15,7 +16,6 @@ from airflow_provider_dli.exceptions import (
     DliJobError,
     DliNotFoundError,
     DliTemporaryError,
-    DliValueError,
 )
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
@@ -149,9 +149,9 @@ class TestSubmit:
         ],
     )
     def test_bad_input_is_named_and_nothing_submitted(self, dli_local, execute, arguments, field):
-        with pytest.raises(DliValueError, match=field) as caught:
+        with pytest.raises(AirflowFailException, match=field) as caught:
             execute(DliSubmitSqlJobOperator, **arguments)
-        assert caught.value.field == field
+        assert caught.value.__cause__.field == field
         assert dli_local.jobs() == []
 
 
@@ -260,7 +260,7 @@ class TestCancel:
 
     @pytest.mark.parametrize("job_id", [[], None, 7, "a/b", ["8ecb0777", "a b"], "None"])
     def test_bad_input_is_named_and_nothing_sent(self, dli_local, execute, job_id):
-        with pytest.raises(DliValueError, match="job_id"):
+        with pytest.raises(AirflowFailException, match="job_id"):
             execute(DliCancelJobOperator, job_id=job_id)
         assert dli_local.requests(call="cancel") == []
 

@@ -66,13 +66,14 @@ class Airflow:
         if then:
             self.then[mine.dag_id, mine.run_id, mine.task_id, mine.map_index] = then
 
-    def task_states(self, dag_id, run_ids, task_id):
+    def task_states(self, dag_id, run_ids, task_ids):
+        [task_id] = task_ids
         self.questions.append((dag_id, list(run_ids), task_id))
         self.meanwhile()
         if dag_id in self.broken:
             raise RuntimeError("Airflow is away")
         found = {
-            (run_id, map_index): state
+            (run_id, task_id, map_index): state
             for (of_dag, run_id, of_task, map_index), state in self.states.items()
             if (of_dag, of_task) == (dag_id, task_id) and run_id in run_ids
         }
@@ -494,9 +495,10 @@ class TestTenThousandJobs:
         running = {(mine.run_id, mine.task_id) for mine in many[:-3]}
         run_ids_asked = []
 
-        def task_states(dag_id, run_ids, task_id):
+        def task_states(dag_id, run_ids, task_ids):
+            [task_id] = task_ids
             run_ids_asked.append(list(run_ids))
-            return {(run_id, -1): "running" for run_id in run_ids if (run_id, task_id) in running}
+            return {(run_id, task_id, -1): "running" for run_id in run_ids if (run_id, task_id) in running}
 
         monkeypatch.setattr(compat, "task_states", task_states)
         run(queue_name="nothing-here")  # what is imported and cached at the first use is not counted

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.common.compat.sdk import XCom
 
-from airflow_provider_dli import compat
+from airflow_provider_dli import compat, credentials, questions
 from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.hooks.dli import DliHook, JobWatcher
-from airflow_provider_dli.triggers import dli as triggers
 from airflow_provider_dli.triggers.dli import DliJobTrigger
 
 KEPT = json.loads((Path(__file__).parent / "fixtures" / "triggers.json").read_text())
@@ -47,13 +47,13 @@ def airflow_says(monkeypatch):
     """Return a function that sets the state of the task, and the id of the job that its current try has pushed."""
 
     def say(state, job_id=None):
-        def states(dag_id, run_ids, task_id):
+        def states(dag_id, run_ids, task_ids):
             if state is NoAnswerError:
                 raise NoAnswerError("no answer")
-            return {} if state == "gone" else {(run_ids[0], -1): state}
+            return {} if state == "gone" else {(run_ids[0], task_ids[0], -1): state}
 
         monkeypatch.setattr(compat, "task_states", states)
-        monkeypatch.setattr(triggers, "pushed_job_id", lambda ti: job_id)
+        monkeypatch.setattr(XCom, "get_one", lambda **where: job_id)
 
     return say
 
@@ -92,7 +92,8 @@ async def killed(trigger, after=1.0, again_every=0.1, on_kill=True):
     with pytest.raises(asyncio.CancelledError):
         task.result()
     # Like a triggerer, the loop goes on.
-    await asyncio.gather(*triggers._background)
+    while questions._background:
+        await asyncio.gather(*questions._background)
 
 
 def cancelled(dli_local, job_id):
@@ -114,8 +115,8 @@ class TestArguments:
         trigger = trigger_of(submit(run_for=0))
         fired_by(trigger)
         text = json.dumps(trigger.serialize()) + repr(trigger)
-        assert trigger._hook._connection.secret == dli_local.connection("password")["password"]
-        assert trigger._hook._connection.secret not in text
+        assert trigger._hook.read_connection().secret == dli_local.connection("password")["password"]
+        assert trigger._hook.read_connection().secret not in text
 
     @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept["release"])
     def test_those_of_earlier_releases_are_understood(self, submit, kept):
@@ -143,7 +144,7 @@ class TestWaiting:
 
     def test_nothing_blocks_the_event_loop_while_dli_and_iam_are_slow(self, dli_local, submit):
         job_id = submit(run_for=0.2)
-        hooks._credentials.clear()
+        credentials._known.clear()
         dli_local.fault("token", "latency", seconds=1)
         dli_local.fault("status", "latency", times=2, seconds=1)
 
@@ -190,7 +191,7 @@ class TestWaiting:
 
     def test_an_iam_that_is_away_is_waited_out(self, dli_local, submit, monkeypatch):
         job_id = submit(run_for=0)
-        hooks._credentials.clear()
+        credentials._known.clear()
         monkeypatch.setattr(hooks, "GIVE_UP_AFTER", 0)
         dli_local.fault("token", "status", times=2, status=503)
         assert fired_by(trigger_of(job_id))["outcome"] == "over"
@@ -212,7 +213,7 @@ class TestNoWayOn:
 
     def test_a_bug_in_the_cancel_does_not_keep_the_task_from_being_told(self, submit, monkeypatch):
         job_id = submit()
-        monkeypatch.setattr(DliHook, "cancel_job", lambda *_: 1 / 0)
+        monkeypatch.setattr(DliHook, "cancel_job", lambda *_, **__: 1 / 0)
         assert fired_by(trigger_of(job_id, deadline=time.time() + 0.5))["outcome"] == "timeout"
 
     def test_when_the_time_is_over_the_job_is_cancelled_before_the_task_is_told(self, dli_local, submit):

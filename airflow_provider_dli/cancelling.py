@@ -1,0 +1,94 @@
+"""
+How a cancel is carried through: repeated while the job is active, whatever DLI said, and never held up by one request.
+
+To repeat a cancel does no harm. So a request that is not answered within a second is followed by another one on a
+connection of its own, and a refusal counts only when the job is over, or when it is certain that no repeat helps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from airflow_provider_dli.exceptions import (
+    DliAuthenticationError,
+    DliError,
+    DliNotFoundError,
+    DliPermissionError,
+    DliTemporaryError,
+    DliValueError,
+)
+from airflow_provider_dli.threads import SLICE, Mailbox, start_thread
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.api.jobs import Cancellation
+
+# After this many seconds without an answer, another request is sent.
+HEDGE_AFTER = 1.0
+# How many requests may wait for their answers at the same time.
+_MOST_UNANSWERED = 4
+# The first pause after a refusal, in seconds; each is twice as long as the one before.
+_FIRST_PAUSE = 0.25
+
+
+def cancel(
+    attempt: Callable[[], Cancellation],
+    what: str,
+    *,
+    within: float,
+    longest_pause: float,
+    watch: Callable[[], None],
+) -> Cancellation:
+    """
+    Cancel a job.
+
+    :param attempt: Sends one request, on a connection of its own, and looks at the job when DLI refuses. Called in
+        threads.
+    :param what: What is cancelled, for the error.
+    :param within: Seconds after which no further request is sent; at least one is, and answers are waited for.
+    :param longest_pause: The longest pause after a refusal, in seconds, also when DLI asks for a longer one.
+    :param watch: Called at least every 0.25 s; what it raises ends the wait.
+    :raises DliNotFoundError: DLI knows no such job.
+    :raises DliAuthenticationError: The credentials are refused.
+    :raises DliPermissionError: The user may not cancel.
+    :raises DliError: The time was over, and the job is still active, as far as is known.
+    """
+    outcomes: Mailbox[Cancellation | Exception] = Mailbox()
+
+    def send() -> None:
+        try:
+            outcomes.put(attempt())
+        except Exception as error:  # the edge of a thread; whoever waits sees to it
+            outcomes.put(error)
+
+    end, next_at = time.monotonic() + within, 0.0
+    unanswered, pause, is_first = 0, _FIRST_PAUSE, True
+    last: Exception = DliTemporaryError(f"{what} failed: no answer within {within:.0f} s")
+    while True:
+        now = time.monotonic()
+        may_send = is_first or (now < end and unanswered < _MOST_UNANSWERED)
+        if may_send and now >= next_at:
+            start_thread(send)
+            is_first = False
+            unanswered += 1
+            next_at = now + HEDGE_AFTER * unanswered
+        outcome = outcomes.get(min(SLICE, max(next_at - now, 0)) if may_send else SLICE)
+        if outcome is None:
+            watch()
+            # Each request is bounded, so it is not waited for in vain.
+            if unanswered == 0 and time.monotonic() >= end:
+                raise last
+            continue
+        unanswered -= 1
+        if not isinstance(outcome, Exception):
+            return outcome
+        if not isinstance(outcome, DliError) or isinstance(outcome, (DliValueError, DliAuthenticationError)):
+            raise outcome
+        # One such answer may come from a proxy that is in the way: the second in a row counts.
+        if isinstance(outcome, (DliNotFoundError, DliPermissionError)) and type(outcome) is type(last):
+            raise outcome
+        last = outcome
+        asked_for = outcome.retry_after if isinstance(outcome, DliTemporaryError) else None
+        next_at = time.monotonic() + min(max(pause, asked_for or 0), longest_pause)
+        pause *= 2

@@ -1,0 +1,125 @@
+"""
+What is known of a connection once it has been used, shared by all hooks of a process: its token, or that it is refused.
+
+Hundreds of hooks start together, and their tokens end together. So a token is fetched once for all who need one, and
+refused credentials are not sent again for a minute: IAM locks accounts and keys after a few failed attempts.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from airflow_provider_dli.exceptions import DliAuthenticationError, DliError
+from airflow_provider_dli.threads import SLICE, Mailbox
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.api.iam import Token
+    from airflow_provider_dli.connection import DliConnection
+
+# How long refused credentials are not sent again, in seconds.
+REFUSED_FOR = 60.0
+
+
+class Credentials:
+    """Token and project id of one connection, or why it is refused."""
+
+    def __init__(self, token: Token | None = None, project_id: str | None = None) -> None:
+        self.token = token
+        self.project_id = project_id
+        self._refusal: DliAuthenticationError | None = None
+        self._refused_until = 0.0
+        # At most one. A dictionary, for its `setdefault` lets exactly one thread begin without a lock, which the code
+        # that a kill has interrupted might hold.
+        self._flights: dict[str, _Flight] = {}
+
+    def check(self) -> None:
+        """
+        Raise again what the last attempt has raised, for a minute.
+
+        :raises DliAuthenticationError: These credentials were refused.
+        """
+        refusal = self._refusal
+        if refusal is not None and time.monotonic() < self._refused_until:
+            raise copy.copy(refusal)
+
+    def refuse(self, error: DliAuthenticationError) -> None:
+        """Note that these credentials are refused."""
+        if self._refusal is None or time.monotonic() >= self._refused_until:
+            self._refusal, self._refused_until = error, time.monotonic() + REFUSED_FOR
+
+    def renewed(
+        self, stale: Token | None, fetch: Callable[[], Token], watch: Callable[[], None], patience: float
+    ) -> Token:
+        """
+        Return another token than this one: fetched by this thread, by one that is at it already, or before.
+
+        :param stale: The token that shall not be used any more; None when there was none.
+        :param fetch: Fetches one.
+        :param watch: Called at least every 0.25 s while another thread fetches one; what it raises ends the wait.
+        :param patience: Seconds to wait for another thread, which may have been killed or may hang.
+        :raises DliError: It could not be fetched.
+        """
+        if self.token is not None and self.token is not stale:
+            return self.token
+        self.check()
+        mine = _Flight()
+        flight = self._flights.setdefault("token", mine)
+        if flight is not mine:
+            outcome = flight.wait(watch, patience)
+            if outcome is not None:
+                if isinstance(outcome, Exception):
+                    raise copy.copy(outcome)
+                return outcome
+            self._flights["token"] = mine
+        try:
+            self.token = mine.outcome = fetch()
+        except DliAuthenticationError as error:
+            self.refuse(error)
+            mine.outcome = error
+            raise
+        except DliError as error:
+            mine.outcome = error
+            raise
+        finally:
+            if self._flights.get("token") is mine:
+                del self._flights["token"]
+            mine.land()
+        return mine.outcome
+
+
+class _Flight:
+    """A fetch that is under way, and the threads that wait for what it brings."""
+
+    def __init__(self) -> None:
+        # None also when it was given up half way: then whoever waits has to see to it.
+        self.outcome: Token | DliError | None = None
+        self._has_landed = False
+        self._waiting: list[Mailbox[bool]] = []
+
+    def land(self) -> None:
+        self._has_landed = True
+        for mailbox in list(self._waiting):
+            mailbox.put(True)
+
+    def wait(self, watch: Callable[[], None], patience: float) -> Token | DliError | None:
+        mailbox: Mailbox[bool] = Mailbox()
+        self._waiting.append(mailbox)
+        end = time.monotonic() + patience
+        # In this order: whoever lands after the mailbox is there puts something into it.
+        while not self._has_landed and (left := end - time.monotonic()) > 0:
+            if mailbox.get(min(left, SLICE)):
+                break
+            watch()
+        return self.outcome
+
+
+# Read and written without a lock, as above.
+_known: dict[DliConnection, Credentials] = {}
+
+
+def credentials_of(connection: DliConnection) -> Credentials:
+    """Return what is known of a connection in this process."""
+    return _known.setdefault(connection, Credentials())

@@ -1,0 +1,194 @@
+"""
+What triggers ask Airflow, asked once for all of them.
+
+Hundreds of triggers share one narrow channel to Airflow: about 24 answers a second were measured. When all of them ask
+at the same moment, as after a mass kill or a hand-over, whoever comes last waits for longer than a kill may take. So
+while one question is on its way, those who come meanwhile wait for the next, and that is one for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_dli import compat, identity
+from airflow_provider_dli.sweep import GONE
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# How long Airflow may take for one answer before the question counts as not answered yet, in seconds.
+ANSWER_WITHIN = 60.0
+# How many cancels a triggerer sends at the same time.
+_CANCELS_AT_ONCE = 32
+# How many characters of ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
+_CHARACTERS = 4000
+
+
+class TaskInstanceKey(NamedTuple):
+    """A task instance, whatever its try."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+    @classmethod
+    def of(cls, ti: Any) -> TaskInstanceKey:
+        """Return the key of one of Airflow's task instances."""
+        return cls(ti.dag_id, ti.run_id, ti.task_id, identity.map_index_of(ti))
+
+
+class Questions(Generic[K, V]):
+    """
+    Puts questions together.
+
+    An answer is never older than the question: one that was on its way already may tell of the time before a kill.
+
+    :param ask: Asks for several things at once; what is not in the answer counts as refused.
+    """
+
+    def __init__(self, ask: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]]) -> None:
+        self._ask = ask
+        self._waiting: dict[K, list[asyncio.Future[V]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def answer(self, key: K) -> V:
+        """
+        Return the answer for this key, asked after this call.
+
+        :raises TimeoutError: Airflow has not answered yet.
+        :raises Exception: Airflow refuses to answer.
+        """
+        future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, []).append(future)
+        if self._task is None or self._task.done():
+            self._task = in_background(self._serve())
+        return await future
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            answers: Mapping[K, V | Exception] = {}
+            refusal: Exception = LookupError("Airflow gave no answer")
+            try:
+                answers = await self._ask(list(waiting))
+            except Exception as error:  # handed to all who have asked
+                refusal = error
+            for key, futures in waiting.items():
+                answer = answers.get(key, refusal)
+                for future in futures:
+                    if future.done():
+                        continue  # whoever asked was cancelled meanwhile
+                    if isinstance(answer, Exception):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+
+
+class Airflow:
+    """What all triggers of an event loop ask Airflow for, and what they share."""
+
+    def __init__(self) -> None:
+        self.states: Questions[TaskInstanceKey, str | None] = Questions(_states)
+        self.job_ids: Questions[TaskInstanceKey, str | None] = Questions(partial(_one_by_one, pushed_job_id))
+        self.connections: Questions[str, Connection] = Questions(partial(_one_by_one, _connection))
+        self.cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
+        self.is_warm = False
+
+
+# A triggerer has one event loop; if it gets another one, nothing that belongs to the first shall be waited for.
+_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Airflow] = weakref.WeakKeyDictionary()
+# asyncio itself keeps only weak references to tasks.
+_background: set[asyncio.Task[None]] = set()
+
+
+def airflow() -> Airflow:
+    """Return what the triggers of the running event loop share."""
+    loop = asyncio.get_running_loop()
+    if loop not in _of_loop:
+        _of_loop[loop] = Airflow()
+    return _of_loop[loop]
+
+
+def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task that goes on when whoever started it is cancelled."""
+    task = asyncio.create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
+
+
+def pushed_job_id(key: TaskInstanceKey) -> str | None:
+    """Return the id of the job that a task instance has announced, in its current try; None when there is none yet."""
+    from airflow.providers.common.compat.sdk import XCom
+
+    found = XCom.get_one(
+        key="job_id", dag_id=key.dag_id, run_id=key.run_id, task_id=key.task_id, map_index=key.map_index
+    )
+    return None if found is None else str(found)
+
+
+def _connection(conn_id: str) -> Connection:
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    return BaseHook.get_connection(conn_id)
+
+
+async def _one_by_one(ask: Callable[[K], V], keys: Sequence[K]) -> dict[K, V | Exception]:
+    answers: dict[K, V | Exception] = {}
+    for key in keys:
+        try:
+            answers[key] = await compat.ask_airflow(partial(ask, key), ANSWER_WITHIN)
+        except Exception as error:  # of this question only
+            answers[key] = error
+    return answers
+
+
+async def _states(keys: Sequence[TaskInstanceKey]) -> dict[TaskInstanceKey, str | Exception | None]:
+    """Return the states of these task instances; ``gone`` when there is none any more."""
+    answers: dict[TaskInstanceKey, str | Exception | None] = {}
+    for dag_id, run_ids, task_ids in _parts(keys):
+        asked = [key for key in keys if key.dag_id == dag_id and key.run_id in run_ids and key.task_id in task_ids]
+        try:
+            states = await compat.ask_airflow(partial(compat.task_states, dag_id, run_ids, task_ids), ANSWER_WITHIN)
+        except Exception as error:  # of this question only
+            answers.update(dict.fromkeys(asked, error))
+        else:
+            answers.update({key: states.get(key[1:], GONE) for key in asked})
+    return answers
+
+
+def _parts(keys: Sequence[TaskInstanceKey]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Put together what one question can ask for: runs and tasks of one DAG."""
+    of_dag: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for key in keys:
+        of_dag[key.dag_id][key.task_id].add(key.run_id)
+    for dag_id, runs_of in of_dag.items():
+        for group in compat.told_apart(runs_of):
+            for task_ids in _portions(group):
+                run_ids = sorted(set().union(*(runs_of[task_id] for task_id in task_ids)))
+                for portion in _portions(run_ids):
+                    yield dag_id, portion, task_ids
+
+
+def _portions(ids: Sequence[str]) -> Iterator[list[str]]:
+    portion: list[str] = []
+    room = _CHARACTERS
+    for each in ids:
+        needed = len(f"&task_ids={quote(each, safe='')}")
+        if portion and needed > room:
+            yield portion
+            portion, room = [], _CHARACTERS
+        portion.append(each)
+        room -= needed
+    if portion:
+        yield portion
