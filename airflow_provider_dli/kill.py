@@ -165,12 +165,11 @@ class KillSwitch:
                     self._orders.put(True)
             return job
 
+        # In this order: a kill that is not seen here finds a submit under way.
         self._submitting = True
-        try:
-            self.check()
-        except DliTaskKilledError:
+        if self._unwanted:
             self._submitting = False
-            raise
+            self.check()
         # Started before a kill, for the same reason as the thread that cancels.
         threading.Thread(target=partial(self._look_meanwhile, find), name="dli-searcher", daemon=True).start()
         try:
@@ -234,6 +233,7 @@ class KillSwitch:
         self._find = None
         self._has_searched = False
         self._search_failure = ""
+        self._is_search_refused = False
         self._submitting = False
         self._stays_armed = False
         self._is_closed = False
@@ -255,11 +255,13 @@ class KillSwitch:
     def _finish(self) -> None:
         """Wait until all is cancelled, for the rest of the 30 s."""
         self._wait_until_settled(self._time_left())
-        if any(fate.is_refused for fate in self._fates()) and self._reread_connection is not None:
+        is_refused = self._is_search_refused or any(fate.is_refused for fate in self._fates())
+        if is_refused and self._reread_connection is not None:
             # Here, for only the main thread may ask Airflow for anything, and it is not inside such a question now.
             reread_connection, self._reread_connection = self._reread_connection, None
             if reread_connection():
                 self._jobs = {job_id: _Fate() if fate.is_refused else fate for job_id, fate in self._jobs.items()}
+                self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
                 self._orders.put(True)
                 self._wait_until_settled(self._time_left())
         self._wait_until_reported()
@@ -325,11 +327,13 @@ class KillSwitch:
         fate.is_reported = True
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
+        self._search_failure = ""
         try:
             for job_id in find():
                 self._jobs.setdefault(job_id, _Fate())
         except Exception as error:  # the edge of a thread: nobody above could say it
             self._search_failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
+            self._is_search_refused = isinstance(error, DliAuthenticationError)
         # In this order: whoever sees that the search is over finds the jobs.
         self._has_searched = True
         self._orders.put(True)

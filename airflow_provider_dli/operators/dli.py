@@ -441,7 +441,13 @@ class DliSubmitSqlJobOperator(_DliOperator):
             return [job.id for job in self._look(searcher.for_thread(urgent=True), tags, within)]
 
         try:
-            job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
+            try:
+                job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
+            except DliAuthenticationError:
+                # Refused, so nothing was started. The thread that sends must not ask Airflow for the connection itself.
+                if not hook.reread_connection():
+                    raise
+                job = self._switch.submit(submit, timeout=_SUBMIT_WITHIN, find=find)
         except DliTemporaryError as error:
             if error.nothing_started:
                 raise

@@ -50,6 +50,11 @@ troubles = st.one_of(
         st.sampled_from(["submit", "status", "list", "cancel"]),
         st.sampled_from(["lost", "unseen", "silent", "503", "429", "refused", "slow"]),
     ),
+    st.tuples(st.just("fault"), st.just("cancel"), st.sampled_from(["hung", "soft", "soft"])),
+    st.tuples(
+        st.just("rotate_password"),
+        st.sampled_from([0.0, 0.0, 30.0, 1000.0]),
+    ),
     st.tuples(
         st.just("dli_is_away"),
         st.sampled_from(["503", "refused", "unseen"]),
@@ -77,6 +82,9 @@ all_settings = st.builds(
     cancel_takes=st.sampled_from([0.0, 2.0, 10.0]),
     heartbeat=st.sampled_from([2.0, 0.0]),
     lag=st.sampled_from([0.0, 0.0, 1.5, 20.0]),
+    channel=st.sampled_from([0.02, 0.02, 12.0]),
+    left_behind=st.sampled_from([0, 0, 0, 0, 1, 2]),
+    template_differs=st.sampled_from([False, False, False, True]),
 )
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from greenlet import GreenletExit
 
 from airflow_provider_dli.operators.dli import DliCancelOrphanJobsOperator, DliSubmitSqlJobOperator
@@ -33,6 +33,7 @@ HEARTBEAT_TIMEOUT = 30.0
 TRIGGERER_CYCLE = 1.0
 TRIGGERER_TIMEOUT = 30.0
 ASKED = 0.02
+STATEMENT = "insert into t select 1"
 
 _PROTOTYPES: dict[Any, DliSubmitSqlJobOperator] = {}
 
@@ -75,11 +76,15 @@ class FakeAirflow:
         self.simulation = simulation
         self.settings = settings
         self.world = world
-        self.ti = TaskInstance(max_tries=settings.retries, run_start=self._now())
+        self.ti = TaskInstance(
+            max_tries=settings.retries + settings.left_behind, run_start=self._now(), try_number=settings.left_behind
+        )
         self.rows: dict[int, Row] = {}
         self.triggerers: list[Triggerer] = []
         self.workers: list[Process] = []
         self.silent_until = 0.0
+        #: In the connection.
+        self.password = "secret"
         #: How often somebody wanted it to run. (Not the generation: 2.11 does not change that when a running task is
         #: cleared.)
         self.wishes = 1
@@ -202,7 +207,7 @@ class FakeAirflow:
     def ask(self) -> None:
         """Wait for the answer to a question; raise when there is none."""
         process = current_process()
-        sleep(ASKED)
+        sleep(self.settings.channel if process.notes.role == "triggerer" else ASKED)
         if self.silent_until > self.simulation.now:
             # Airflow 3.3 only tells a trigger when it has been killed, so that it knows enough.
             if process.notes.role != "triggerer" or self.settings.line != "3.3":
@@ -212,11 +217,11 @@ class FakeAirflow:
         if not process.notes.supervised:
             raise RuntimeError("the supervisor is gone")
 
-    def task_states(self, dag_id: str, run_ids: list[str], task_id: str) -> dict[tuple[str, int], str | None]:
+    def task_states(self, dag_id: str, run_ids: list[str], task_ids: list[str]) -> dict[tuple[str, str, int], str | None]:
         self.ask()
         notes = current_process().notes
         notes.told_running = notes.role == "worker" and self.ti.state == "running"
-        return {(run_ids[0], -1): self.ti.state}
+        return {(run_ids[0], task_ids[0], -1): self.ti.state}
 
     def pushed_job_id(self, ti: Any) -> str | None:
         self.ask()
@@ -343,11 +348,12 @@ class FakeAirflow:
 
     def _operator(self) -> DliSubmitSqlJobOperator:
         settings = self.settings
-        key = (settings.deferrable, settings.execution_timeout, settings.retry_delay)
+        statement = f"{STATEMENT} -- {self.ti.try_number}" if settings.template_differs else STATEMENT
+        key = (settings.deferrable, settings.execution_timeout, settings.retry_delay, statement)
         if key not in _PROTOTYPES:
             _PROTOTYPES[key] = DliSubmitSqlJobOperator(
                 task_id="load",
-                sql="insert into t select 1",
+                sql=statement,
                 deferrable=settings.deferrable,
                 retry_delay=timedelta(seconds=settings.retry_delay),
                 execution_timeout=timedelta(seconds=settings.execution_timeout) if settings.execution_timeout else None,
@@ -360,7 +366,10 @@ class FakeAirflow:
 
     def _failed(self, worker: Process) -> None:
         self.world.on_failure(worker)
-        self._retry_or_fail()
+        if isinstance(worker.notes.end, AirflowFailException):
+            self.ti.state = "failed"
+        else:
+            self._retry_or_fail()
 
     def _retry_or_fail(self) -> None:
         ti = self.ti

@@ -66,15 +66,28 @@ class FakeDli:
         self.world = world
         self.jobs: dict[str, FakeJob] = {}
         self.tokens = {"token-0"}
+        self.password = "secret"
         self.tokens_given = 0
         #: What happens to the next requests, by call: ``lost`` (carried out, the connection breaks), ``silent`` (carried
-        #: out, no answer ever), ``unseen`` (not carried out, the connection breaks), ``503``, ``429``, ``refused``, ``slow``.
+        #: out, no answer ever), ``unseen`` (not carried out, the connection breaks), ``503``, ``429``, ``refused``, ``slow``,
+        #: ``hung`` (not carried out, no answer ever), ``soft`` (not carried out, ``is_success`` is false).
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.away_until = 0.0
         self.away_how = "503"
 
     def session(self) -> Session:
         return Session(self)
+
+    def leave_behind(self, try_number: int, generation: str, work: str) -> None:
+        """Have a job that an earlier try has left running."""
+        mine = identity.Identity("sales", "run 1", "load", -1, 0, generation, try_number, "task", work, "ours")
+        submitter = Process(f"try {try_number}")
+        submitter.alive = False
+        submitter.notes.__dict__.update(supervised=False, wish=1, signalled=False, timed_out=False)
+        now = self.simulation.now
+        job = FakeJob(f"job-{try_number}", mine.tags(), now - 60, FOREVER, "FINISHED", self.plans.cancel_takes, submitter)
+        job.attempt = identity.read_attempt(job.tags)
+        self.jobs[job.id] = job
 
     def finish(self, job: FakeJob, status: str) -> None:
         if job.is_active:
@@ -84,6 +97,8 @@ class FakeDli:
     def answer(self, call: str, method: str, url: str, body: Any, token: str | None, process: Process) -> Any:
         """Carry out a request, and return status and body."""
         if call == "token":
+            if body["auth"]["identity"]["password"]["user"]["password"] != self.password:
+                return 401, {"error": {"code": "IAM.0101", "message": "The username or password is wrong."}}, None
             self.tokens_given += 1
             value = f"token-{self.tokens_given}"
             self.tokens.add(value)
@@ -175,7 +190,10 @@ class Session:
                     (int(fault), {"error_code": "APIG.0308" if fault == "429" else "", "error_msg": "later"}, None)
                 )
                 dli.world.on_failed_call(call, fault, process)
-            elif fault == "unseen":
+            elif fault == "soft":
+                arrived.append((200, {"is_success": False, "message": "not now"}, None))
+                dli.world.on_failed_call(call, fault, process)
+            elif fault in ("unseen", "hung"):
                 dli.world.on_failed_call(call, fault, process)
             else:
                 answer = dli.answer(call, method, url, body, token, process)

@@ -24,12 +24,12 @@ from typing import Any, Literal, NamedTuple
 import pytest
 import tenacity
 
-from airflow_provider_dli import compat, deferral, kill, threads
+from airflow_provider_dli import cancelling, compat, credentials, deferral, identity, kill, questions, threads
 from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.triggers import dli as triggers
 from histories import simulation as fakes
-from histories.fake_airflow import OVER, FakeAirflow
+from histories.fake_airflow import OVER, STATEMENT, FakeAirflow
 from histories.fake_dli import FOREVER, FakeDli, FakeJob, Plans
 from histories.simulation import Process, Simulation, current_process
 
@@ -93,6 +93,12 @@ class Settings:
     lag: float = 0.0
     #: Until the supervisor of a running task knows that a user does not want it any more.
     heartbeat: float = 2.0
+    #: Until a triggerer has an answer from Airflow: hundreds of other triggers ask, too.
+    channel: float = 0.02
+    #: Jobs that earlier tries have left running.
+    left_behind: int = 0
+    #: Whether each try runs another statement, as with ``now()`` in a template.
+    template_differs: bool = False
 
 
 class World:
@@ -111,6 +117,8 @@ class World:
         self.hindered = False
         self._awaited: At | None = None
         self.airflow = FakeAirflow(self.simulation, settings, self)
+        for number in range(1, settings.left_behind + 1):
+            self.dli.leave_behind(number, self.airflow.generation, identity.work(STATEMENT, None, None, {}))
 
     # Events
 
@@ -169,6 +177,22 @@ class World:
             self.no_way_on = True
         self.dli.tokens = set()
 
+    def rotate_password(self, known_after: float) -> None:
+        """The password is another one from now on, and in Airflow's connection a while later."""
+        self.dli.password += "!"
+        self.dli.tokens = set()
+        password = self.dli.password
+
+        def know() -> None:
+            self.airflow.password = password
+
+        if known_after == 0:
+            return know()
+        self.reason_to_fail("credentials that are not good any more")
+        self.excuse("credentials that are not good any more")
+        self.no_way_on = True
+        self.simulation.later(known_after, know)
+
     def user_cancels_job(self) -> None:
         for job in self.dli.jobs.values():
             if job.is_active:
@@ -215,7 +239,8 @@ class World:
             self.reason_to_fail("a submit that was not carried out")
         if fault == "silent" and call != "status":
             self.reason_to_fail("a call that hung for as long as calls are repeated")
-        if calls.count("cancel") > 1 or (
+        calls += [call] * (fault == "hung")  # of these, two are enough to use up a kill's few seconds
+        if calls.count("cancel") > 3 or (
             call in ("cancel", "token", "list") and self.dli.away_until > self.simulation.now
         ):
             self.excuse("calls that failed", process)
@@ -293,6 +318,7 @@ class World:
         self.simulation.run(100)
         # Nothing is in the way any more.
         self.dli.away_until = self.airflow.silent_until = 0.0
+        self.airflow.password = self.dli.password
         self.dli.faults.clear()
         for _ in range(12):
             self.simulation.run(400)
@@ -389,16 +415,18 @@ def run(settings: Settings, events: Sequence[Event] = ()) -> Outcome:
 def installed() -> Iterator[None]:
     """Put the fakes in the place of the real things."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (threads, kill, hooks, operators, triggers, deferral, tenacity):
+        for module in (threads, kill, cancelling, credentials, hooks, operators, triggers, deferral, tenacity):
             patch.setattr(module, "time", fakes.time)
         patch.setattr(threads, "threading", fakes.threading)
+        patch.setattr(threads, "_thread", fakes.low_level)
         patch.setattr(kill, "threading", fakes.threading)
         patch.setattr(kill, "queue", fakes.queue)
         patch.setattr(hooks.DliHook, "get_connection", lambda self, conn_id: _connection())
-        patch.setattr(hooks, "_credentials_of", _credentials_of)
+        patch.setattr(hooks, "credentials_of", _credentials_of)
         patch.setattr(hooks, "new_session", lambda: _world[-1].dli.session())
         patch.setattr(compat, "task_states", lambda *where, **also: _world[-1].airflow.task_states(*where, **also))
-        patch.setattr(triggers, "pushed_job_id", lambda ti: _world[-1].airflow.pushed_job_id(ti))
+        patch.setattr(questions, "pushed_job_id", lambda ti: _world[-1].airflow.pushed_job_id(ti))
+        patch.setattr(questions, "_connection", lambda conn_id: _connection())
         # So that Airflow's configuration needs not be read again and again.
         values = {("dli", "deployment"): "ours"}
         patch.setattr(
@@ -434,7 +462,7 @@ def _connection() -> Any:
     return SimpleNamespace(
         conn_id="dli_default",
         login="user",
-        password="secret",
+        password=_world[-1].airflow.password,
         host="http://dli",
         port=None,
         schema=None,
@@ -446,7 +474,8 @@ def _credentials_of(connection: Any) -> Any:
     # Each process has its own. All start with a token that is good, for what IAM does is not the subject here.
     known = current_process().credentials
     if connection not in known:
-        known[connection] = hooks._Credentials(hooks.iam.Token("token-0", _FAR, "p", None), "p")
+        token = hooks.iam.Token("token-0", _FAR, "p", None) if connection.secret == "secret" else None
+        known[connection] = credentials.Credentials(token, "p")
     return known[connection]
 
 

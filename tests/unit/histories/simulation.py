@@ -337,5 +337,6 @@ def _monotonic() -> float:
 _in_loop: list[Process] = []
 
 time = SimpleNamespace(time=_time, monotonic=_monotonic, sleep=sleep)
+low_level = SimpleNamespace(start_new_thread=lambda function, arguments: Thread(function).start())
 threading = SimpleNamespace(Thread=Thread, Lock=Lock, local=__import__("threading").local)
 queue = SimpleNamespace(SimpleQueue=SimpleQueue)
