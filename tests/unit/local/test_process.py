@@ -171,6 +171,60 @@ def test_the_admin_api_is_not_reached_through_a_foreign_name(dli_local):
     assert requests.get(url, headers={"Host": "localhost:1"}, timeout=10).status_code == 200
 
 
+ADMIN_CALLS = [
+    ("GET", "jobs"),
+    ("GET", "requests"),
+    ("GET", "faults"),
+    ("GET", "settings"),
+    ("POST", "will"),
+    ("POST", "faults"),
+    ("POST", "settings"),
+    ("POST", "restart"),
+    ("POST", "reset"),
+    ("DELETE", "faults"),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "something new"},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+    ],
+    ids=str,
+)
+def test_the_admin_api_is_not_for_web_pages(dli_local, headers):
+    dli_local.will(then="FAILED")
+    wire = Wire(dli_local)
+    wire.start("select 1")
+    for method, path in ADMIN_CALLS:
+        answer = requests.request(method, f"{dli_local.url}/_local/{path}", headers=headers, json={}, timeout=10)
+        assert answer.status_code == 403, (method, path)
+        assert any(why in answer.json()["error_msg"] for why in ("web pages", "through the name"))
+    assert len(dli_local.jobs()) == 1, "nothing was reset"
+
+
+def test_the_admin_api_is_for_its_own_pages_and_the_address_bar(dli_local):
+    for headers in (
+        {"Origin": dli_local.url, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {},
+    ):
+        assert requests.post(f"{dli_local.url}/_local/reset", headers=headers, timeout=10).status_code == 200
+
+
+def test_a_caller_cannot_claim_another_address(dli_local, wire):
+    headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    assert wire.get("jobs", headers=headers).status_code == 200
+    assert dli_local.requests("list")[0].connection.startswith("127.0.0.1:")
+
+
 def test_the_admin_api_is_for_this_machine_only():
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
     outside = [address for address in addresses if not address.startswith("127.")]
@@ -219,6 +273,9 @@ def test_who_may_call_the_admin_api(client, host, status):
 
     sent = []
 
+    async def receive():
+        return {"type": "http.request"}
+
     async def send(message):
         sent.append(message)
 
@@ -227,7 +284,8 @@ def test_who_may_call_the_admin_api(client, host, status):
     )
     headers = [(b"host", host.encode())]
     scope = {"type": "http", "method": "GET", "path": "/_local/jobs", "headers": headers, "client": (client, 5)}
-    asyncio.run(gateway(scope, None, send))
+    scope |= {"raw_path": b"/_local/jobs", "query_string": b""}
+    asyncio.run(gateway(scope, receive, send))
     assert sent[0]["status"] == status
 
 
