@@ -53,9 +53,9 @@ def test_identity_from_options_and_environment():
         process.stdout.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_with_a_query_running(number):
-    process, url = serve(stderr=subprocess.PIPE)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly_with_a_query_running(number, tmp_path):
+    process, url = serve(stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}, preexec_fn=hear_sighup)
     dli = LocalDli(url)
     wire = Wire(dli)
     wire.until(wire.start(LONG), "RUNNING")
@@ -67,7 +67,8 @@ def test_a_signal_ends_it_cleanly_with_a_query_running(number):
     _, errors = process.communicate(timeout=10)
     assert time.monotonic() - began < 4
     assert "Traceback" not in errors
-    assert process.returncode in (0, -number)
+    assert process.returncode == {signal.SIGINT: 0}.get(number, -signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_dies_with_its_owner_even_by_sigkill():
@@ -93,6 +94,59 @@ def test_a_start_does_not_wait_for_the_sql_engine():
         "print(sorted({'airflow', 'duckdb', 'sqlglot'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def hear_sighup():
+    """A test run in the background ignores it, and so would its children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_after_nohup_it_ignores_a_hangup():
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    process, url = serve(preexec_fn=ignore)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.1)
+    assert LocalDli(url).jobs() == []
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()
+
+
+def test_two_interrupts_in_a_row_leave_no_files_behind(tmp_path):
+    process, url = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
+    wire = Wire(LocalDli(url))
+    wire.until(wire.start(LONG), "RUNNING")
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    process.wait(10)
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_a_server_that_was_killed_go_with_the_next_start(tmp_path):
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    (tmp_path / "dli-local-serve-file").write_text("no folder")
+    (tmp_path / "dli-local-serve-link").symlink_to(tmp_path)
+    others = set(tmp_path.iterdir())
+    killed, _ = serve(env=env)
+    (abandoned,) = set(tmp_path.iterdir()) - others
+    (abandoned / "obs" / "bucket").mkdir()
+    alive, url = serve(env=env)
+    (held,) = set(tmp_path.iterdir()) - others - {abandoned}
+    assert abandoned.exists(), "its owner is alive"
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    third, _ = serve(env=env)
+    assert not abandoned.exists()
+    assert held.exists()
+    assert Wire(LocalDli(url)).rows("SELECT 1") == [[1]]
+    for process in (alive, third):
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+    assert set(tmp_path.iterdir()) == others
 
 
 def test_it_leaves_no_files_behind(tmp_path):
