@@ -73,6 +73,8 @@ def _prepare_interpreter() -> None:
     """What concerns the whole process."""
     # Requests are answered while threads translate long statements: these give way 10 times sooner than usual.
     sys.setswitchinterval(0.0005)
+    # Room for statements that are nested 50 deep, which takes sqlglot over 20 calls a level.
+    sys.setrecursionlimit(2000)
     # A closed terminal is like any other end; but nohup has its way.
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))

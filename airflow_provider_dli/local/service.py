@@ -270,7 +270,7 @@ class Service:
         return run
 
     def _open_engine(self) -> Engine:
-        if self._engine is None:
+        if self._engine is None or self._engine.is_broken:
             from airflow_provider_dli.local.engine import Engine
 
             self._engine = Engine(self._results, self.obs)
