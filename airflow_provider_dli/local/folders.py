@@ -27,7 +27,7 @@ class TemporaryFolder:
         self.path = new.rename(new.with_name(PREFIX + new.name.removeprefix("dli-local-new-")))
 
     def remove(self) -> None:
-        """Remove the folder with everything in it. Once is enough, and more do no harm."""
+        """Remove the folder with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)

@@ -57,15 +57,11 @@ def serve(
     except OSError as error:
         return _refuse(f"cannot listen on {host}, port {port}: {error.strerror}")
     _prepare_interpreter()
-    service = Service(identity, chosen, obs)
-    server = LocalServer(service, listener)
+    server = LocalServer(Service(identity, chosen, obs), listener)
     if until_stdin_closes:
         threading.Thread(target=server.stop_at_end_of_stdin, daemon=True).start()
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-    finally:
-        service.remove_folder()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
     return 0
 
 

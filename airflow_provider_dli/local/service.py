@@ -208,10 +208,6 @@ class Service:
         """Interrupt all jobs and leave nothing behind."""
         self._stop_all("The local DLI is shutting down.")
         await self.runner.finish_all(2)
-        self.remove_folder()
-
-    def remove_folder(self) -> None:
-        """Leave nothing behind, also where there was no time for a clean end."""
         self._folder.remove()
 
     def _next_script(self, sql: str) -> Script | None:
