@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from airflow_provider_dli.local.faults import Fault
 from airflow_provider_dli.local.runner import Script
@@ -21,6 +21,14 @@ from airflow_provider_dli.local.store import Job, tags_as_dict
 
 #: Restarts the API: seconds without it, and the address of the caller.
 Restart = Callable[[float, tuple[str, int]], Awaitable[None]]
+
+
+def _json_only(rows: list[list[Any]]) -> list[list[Any]]:
+    try:
+        json.dumps(rows, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise ValueError('rows must be JSON, not too deep, with "NaN" and "Infinity" as text') from None
+    return rows
 
 
 class Will(BaseModel):
@@ -36,7 +44,7 @@ class Will(BaseModel):
     message: str = Field("", description="Message of the end state, such as `DLI.0005: AnalysisException: ...`.")
     stuck_in: str | None = Field(None, description="A state, known or not, kept until the job is cancelled.")
     cancel_takes: Seconds = Field(0, description="Seconds from a cancel to CANCELLED.")
-    rows: list[list[Any]] = Field([], description="Result rows.")
+    rows: Annotated[list[list[Any]], AfterValidator(_json_only)] = Field([], description="Result rows.")
 
     def scripted(self) -> Scripted:
         values = self.model_dump(exclude={"matching", "times", "rows"})
@@ -136,4 +144,4 @@ def _job(job: Job) -> dict[str, Any]:
 
 
 def _json(content: Any) -> Response:
-    return Response(json.dumps(content), media_type="application/json")
+    return Response(json.dumps(content, allow_nan=False), media_type="application/json")

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 TAG_KEY = re.compile(r"(?! )(?!_sys_)[A-Za-z0-9 _.:+@-]*[A-Za-z0-9_.:+@-]")
 TAG_VALUE = re.compile(r"[A-Za-z0-9 _.:+@-]*")
 IDENTIFIER = re.compile(r"(?!_)(?![0-9]+\Z)[A-Za-z0-9_]*")
+MAX_SQL = 500_000
+MAX_SQL_BYTES = 1024 * 1024
 CONF = re.compile(r"\s*[^=\s]+\s*=.*")
 
 
@@ -30,10 +32,12 @@ def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _not_blank(text: str) -> str:
+def _statement(text: str) -> str:
     if not text.strip():
         raise ValueError("the statement is empty")
-    return _encodable(text)
+    if len(text) >= MAX_SQL or len(_encodable(text).encode()) >= MAX_SQL_BYTES:
+        raise ValueError(f"a statement must have less than {MAX_SQL} characters and less than 1 MB")
+    return text
 
 
 def _flag(value: Any) -> Any:
@@ -42,7 +46,7 @@ def _flag(value: Any) -> Any:
 
 Identifier = Annotated[str, Field(max_length=128), _matching(IDENTIFIER, "the name")]
 QueueName = Annotated[Identifier, Field(min_length=1)]
-Sql = Annotated[str, AfterValidator(_not_blank)]
+Sql = Annotated[str, AfterValidator(_statement)]
 
 
 class Body(BaseModel):

@@ -20,9 +20,16 @@ from airflow_provider_dli.local.runner import JobFailedError, StoppedError
 from airflow_provider_dli.local.spark import NotSupportedError, Statement, first_line, to_duckdb
 from airflow_provider_dli.local.store import Column, Result
 from airflow_provider_dli.local.tables import ExternalTable, ExternalTables, name, source_of, text
-from airflow_provider_dli.local.values import column_of, plain
+from airflow_provider_dli.local.values import column_of, plain, valid_json
 
 PREVIEW_ROWS = 1000
+# Beyond 127, DuckDB breaks down as a whole.
+MAX_NESTING = 100
+DEFAULT_DATABASE = "default"
+DATABASES = ("DATABASE", "SCHEMA")
+# What DuckDB keeps for itself beside the schemas that stand for databases here; and the name of its whole
+# catalog, which a schema of that name would make ambiguous.
+ENGINE_SCHEMAS = ("main", "information_schema", "pg_catalog", "memory")
 
 
 class Engine:
@@ -34,6 +41,8 @@ class Engine:
     def __init__(self, results: Path, obs: Obs, memory_limit: str = "1GB") -> None:
         self._results, self._obs = results, obs
         self._external = ExternalTables()
+        #: DuckDB has met a fault of its own. It refuses all work from then on, and a new one is needed.
+        self.is_broken = False
         self._connection = duckdb.connect(":memory:")
         self._configure(memory_limit)
 
@@ -74,7 +83,7 @@ class Engine:
             "enable_external_access = false",
         ]:
             self._connection.execute(f"SET {setting}")
-        self._connection.execute('CREATE SCHEMA "default"')
+        self._connection.execute(f"CREATE SCHEMA {name(DEFAULT_DATABASE)}")
         self._connection.execute("SET lock_configuration = true")
 
 
@@ -113,7 +122,7 @@ class Session:
 
     def _use_database(self) -> None:
         known = "SELECT 1 FROM duckdb_schemas() WHERE database_name = 'memory' AND lower(schema_name) = lower(?)"
-        if not self._execute(known, [self._database]):
+        if not self._execute(known, [_not_the_engines(self._database)]):
             raise JobFailedError(f"DLI.0002: There is no database named {self._database}")
         self._execute(f"USE memory.{name(self._database)}")
 
@@ -152,6 +161,8 @@ class Session:
     def _query(self, tree: exp.Expr) -> Result:
         sql = self._sql(tree)
         columns = [(label, stored(kind)) for label, kind, *_ in self._execute(f"DESCRIBE {sql}")]
+        if any(kind.count("[]") + kind.count("(") > MAX_NESTING for _, kind in columns):
+            raise JobFailedError(f"DLI.0009: the type of a column is nested more than {MAX_NESTING} deep")
         labels = ", ".join(f"c{number}" for number in range(len(columns)))
         kept = ", ".join(f"CAST(c{number} AS {kind}) AS c{number}" for number, (_, kind) in enumerate(columns))
         target = f"{text(self._file)} (FORMAT parquet)"
@@ -165,9 +176,9 @@ class Session:
         )
 
     def _insert(self, tree: exp.Insert) -> Result:
-        target = tree.find(exp.Table)
-        if target is None or target.args.get("partition"):
-            raise NotSupportedError("INSERT with PARTITION")
+        target = tree.this.find(exp.Table)
+        if target is None or target.args.get("partition") or tree.expression is None:
+            raise NotSupportedError(tree.sql("spark")[:200])
         overwrite = bool(tree.args.get("overwrite"))
         tree = tree.copy()
         tree.set("overwrite", False)
@@ -186,9 +197,14 @@ class Session:
 
     def _insert_sql(self, tree: exp.Insert) -> str:
         """Only what is read is looked up among the external tables, not the target."""
-        source = tree.expression
         head = tree.copy()
-        head.set("expression", None)
+        self._qualify(head.this.find(exp.Table))
+        source = head.expression.pop()
+        # The names that WITH gives are known to what is read only.
+        if (given := head.args.get("with_")) is not None:
+            inner = source.args.get("with_")
+            source.set("with_", exp.With(expressions=[*given.expressions, *(inner.expressions if inner else [])]))
+            head.set("with_", None)
         return f"{head.sql('duckdb', identify=True)} {self._sql(source)}"
 
     def _write(self, external: ExternalTable, target: exp.Table, overwrite: bool) -> None:
@@ -197,6 +213,10 @@ class Session:
         external.path.mkdir(parents=True, exist_ok=True)
         file = external.path / f"part-{uuid.uuid4()}.{external.format}"
         self._execute(f"COPY (SELECT * FROM {self._name_of(target)}) TO {text(file)} ({external.copy_options})")
+        if external.format == "json":
+            with file.open("rb") as written:
+                lines = [valid_json(line) for line in written]
+            file.write_bytes(b"".join(lines))
         for old in before:
             old.unlink(missing_ok=True)
 
@@ -237,8 +257,8 @@ class Session:
         properties = tree.args.get("properties")
         tree = tree.copy()
         tree.set("properties", None)
-        if tree.args.get("kind") == "DATABASE":
-            tree.set("kind", "SCHEMA")
+        if tree.args.get("kind") in DATABASES:
+            return self._create_database(tree)
         if properties is None or (model := properties.find(exp.LikeProperty)) is None:
             self._execute(self._sql(tree, views=False))
         else:
@@ -246,18 +266,30 @@ class Session:
             self._execute(f"CREATE TABLE {target} AS SELECT * FROM {model_name} WITH NO DATA")
         return Result()
 
+    def _create_database(self, tree: exp.Create) -> Result:
+        if tree.args.get("replace"):
+            raise JobFailedError("DLI.0004: ParseException: CREATE OR REPLACE is for tables and views")
+        exists = "IF NOT EXISTS " if tree.args.get("exists") else ""
+        self._execute(f"CREATE SCHEMA {exists}{_database_name(tree.this)}")
+        return Result()
+
     def _drop(self, tree: exp.Drop) -> Result:
-        tree = tree.copy()
         (target,) = tree.args["tables"]
-        is_database = tree.args.get("kind") in ("DATABASE", "SCHEMA")
-        if is_database:
-            tree.set("kind", "SCHEMA")
-        self._execute(tree.sql("duckdb", identify=True))
+        if tree.args.get("kind") in DATABASES:
+            return self._drop_database(tree, target)
+        exists = "IF EXISTS " if tree.args.get("exists") else ""
+        self._execute(f"DROP {tree.args['kind']} {exists}{self._name_of(target)}")
         # The files stay, as in Spark.
-        if is_database:
-            self._engine.external.forget_database(target.name)
-        else:
-            self._engine.external.forget(self._key(target))
+        self._engine.external.forget(self._key(target))
+        return Result()
+
+    def _drop_database(self, tree: exp.Drop, target: exp.Table) -> Result:
+        database = _database_name(target)
+        if database == _database_name(exp.to_table(DEFAULT_DATABASE)):
+            raise JobFailedError("DLI.0005: AnalysisException: Can not drop default database")
+        exists = "IF EXISTS " if tree.args.get("exists") else ""
+        self._execute(f"DROP SCHEMA {exists}{database}{' CASCADE' if tree.args.get('cascade') else ''}")
+        self._engine.external.forget_database(target.name or target.db)
         return Result()
 
     def _alter(self, tree: exp.Alter) -> Result:
@@ -286,7 +318,7 @@ class Session:
             )
             return text_result(["databaseName"], [list(row) for row in self._execute(query, [like])])
         if found := re.match(r"tables(?:\s+(?:in|from)\s+`?(\w+)`?)?(?:\s|$)", words, re.I):
-            database = found[1] or self._database
+            database = _not_the_engines(found[1] or self._database)
             query = (
                 "SELECT schema_name, table_name, false FROM duckdb_tables() "
                 "WHERE lower(schema_name) = lower(?) AND table_name ILIKE ? ORDER BY 2"
@@ -307,11 +339,13 @@ class Session:
         """The statement for DuckDB, external tables replaced by what is in their folders now."""
 
         def read(table: exp.Table) -> exp.Expr | None:
+            """The query that reads the files of an external table; every other one gets its full name."""
             path_query = ExternalTable.of_path_query(table, self._engine.obs)
             external = path_query or self._external(table)
             if external is None:
                 if "/" in table.name:
                     raise NotSupportedError(f"reading {table.name[:100]!r}; only obs:// can be read")
+                self._qualify(table)
                 return None
             if not views and isinstance(tree, exp.Create) and tree.args.get("kind") == "VIEW":
                 raise NotSupportedError("a view on an external table")
@@ -333,7 +367,16 @@ class Session:
         return bool(self._execute(query, list(self._key(table))))
 
     def _key(self, table: exp.Table) -> tuple[str, str]:
-        return ((table.db or self._database).lower(), table.name.lower())
+        """:raises JobFailedError: :raises NotSupportedError: for a name that leads out of DLI's databases."""
+        if table.catalog:
+            raise JobFailedError(f"DLI.0005: AnalysisException: There is no catalog named {table.catalog}")
+        return _not_the_engines((table.db or self._database).lower()), table.name.lower()
+
+    def _qualify(self, table: exp.Table) -> None:
+        """Leave DuckDB no choice where to look: besides the current database it has tables and catalogs of its own."""
+        database, _ = self._key(table)
+        table.set("db", exp.to_identifier(database, quoted=True))
+        table.set("catalog", exp.to_identifier("memory", quoted=True))
 
     def _name_of(self, table: exp.Table) -> str:
         database, label = self._key(table)
@@ -353,7 +396,29 @@ class Session:
     def _execute(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
         if self._stopped:
             raise StoppedError
-        return self._cursor.execute(sql, parameters).fetchall()
+        try:
+            return self._cursor.execute(sql, parameters).fetchall()
+        except (duckdb.InternalException, duckdb.FatalException):
+            self._engine.is_broken = True
+            raise
+
+
+def _database_name(target: exp.Table) -> str:
+    """The full name of the database that CREATE or DROP names.
+
+    :raises JobFailedError: when it is in a catalog. :raises NotSupportedError: for one of the engine's own.
+    """
+    # CREATE has the name where a table has its own, DROP where a table has its database's.
+    parts = [part for part in (target.catalog, target.db, target.name) if part]
+    if len(parts) != 1:
+        raise JobFailedError(f"DLI.0005: AnalysisException: There is no catalog named {parts[0] if parts else ''}")
+    return f"memory.{name(_not_the_engines(parts[0].lower()))}"
+
+
+def _not_the_engines(database: str) -> str:
+    if database.lower() in ENGINE_SCHEMAS:
+        raise NotSupportedError(f"the name {database} for a database: it is one of the SQL engine's own")
+    return database
 
 
 def text_result(labels: list[str], rows: list[list[Any]]) -> Result:
@@ -387,7 +452,8 @@ ERRORS: list[tuple[type[Exception], str]] = [
     (duckdb.NotImplementedException, "DLI.0007: not supported by the local DLI"),
     (duckdb.PermissionException, "DLI.0003: access denied"),
     (duckdb.IOException, "DLI.0001: storage"),
-    (duckdb.InternalException, "DLI.0999: internal error"),
+    (duckdb.InternalException, "DLI.0999: the SQL engine broke down, and its tables are gone"),
+    (duckdb.FatalException, "DLI.0999: the SQL engine broke down, and its tables are gone"),
     (duckdb.Error, "DLI.0005: AnalysisException"),
 ]
 
@@ -414,8 +480,12 @@ def dli_errors() -> Iterator[None]:
 
 
 def _as_insert(tree: exp.Expr) -> exp.Insert:
-    """LOAD DATA INPATH is an INSERT of what the files hold."""
+    """Both LOAD DATA INPATH and INSERT INTO a TABLE b are an INSERT of a query."""
     if isinstance(tree, exp.Insert):
+        if isinstance(source := tree.args.get("source"), exp.Table):  # INSERT INTO a TABLE b
+            tree = tree.copy()
+            tree.set("source", None)
+            tree.set("expression", exp.select("*").from_(source.copy()))
         return tree
     path = exp.to_identifier(tree.args["inpath"].name, quoted=True)
     overwrite = bool(tree.args.get("overwrite"))

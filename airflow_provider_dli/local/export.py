@@ -19,8 +19,9 @@ from airflow_provider_dli.local.bodies import ExportBody
 from airflow_provider_dli.local.engine import dli_errors
 from airflow_provider_dli.local.obs import Obs
 from airflow_provider_dli.local.runner import JobFailedError, StoppedError
-from airflow_provider_dli.local.store import Result
+from airflow_provider_dli.local.store import Column, Result
 from airflow_provider_dli.local.tables import name, text
+from airflow_provider_dli.local.values import valid_json
 
 CHUNK = 1 << 20
 
@@ -95,7 +96,7 @@ class Export:
     def _write_plain(self, file: Path) -> int:
         """Uncompressed and in UTF-8, which is what DuckDB writes in every format."""
         source, body = self._target.source, self._target.body
-        columns = ", ".join(f"c{number} AS {name(c.name)}" for number, c in enumerate(source.columns))
+        columns = ", ".join(f"{self._cell(number, c)} AS {name(c.name)}" for number, c in enumerate(source.columns))
         limit = f"LIMIT {body.limit_num}" if body.limit_num else ""
         options = ["FORMAT json"]
         if body.data_type == "csv":
@@ -110,6 +111,13 @@ class Export:
         self._cursor.execute(f"COPY ({query}) TO {text(file)} ({', '.join(options)})")
         return int(self._cursor.fetchall()[0][0])
 
+    def _cell(self, number: int, column: Column) -> str:
+        """The expression for a column. In CSV, numbers that are not finite are written in Spark's words."""
+        if self._target.body.data_type != "csv" or column.type not in ("float", "double"):
+            return f"c{number}"
+        cases = f"isnan(c{number}) THEN 'NaN' WHEN isinf(c{number}) THEN if(c{number} > 0, 'Infinity', '-Infinity')"
+        return f"CASE WHEN {cases} ELSE CAST(c{number} AS VARCHAR) END"
+
     def _convert(self, plain: Path, folder: Path) -> None:
         """Encode and compress, piece by piece."""
         body = self._target.body
@@ -118,7 +126,8 @@ class Export:
         decode = codecs.getincrementaldecoder("utf-8")().decode
         folder.mkdir()
         with plain.open("rb") as source, (folder / f"part-00000.{body.data_type}{ending}").open("wb") as out:
-            while piece := source.read(CHUNK):
+            pieces = map(valid_json, source) if body.data_type == "json" else iter(lambda: source.read(CHUNK), b"")
+            for piece in pieces:
                 if self._stopped:
                     raise StoppedError
                 out.write(compressor.compress(decode(piece).encode(body.encoding_type, "replace")))

@@ -8,23 +8,34 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from airflow_provider_dli.local.settings import Seconds
+
 FOREVER = 3600.0
+NO_BODY = (204, 304)
+
+HeaderValue = Annotated[str, Field(pattern=r"^(?:[!-~](?:[ -~]*[!-~])?)?$", max_length=8000)]
 
 
 @dataclass
 class Reply:
-    """A whole HTTP answer before it is sent."""
+    """A whole HTTP answer before it is sent. HTTP has no body for some statuses; the one given is dropped then."""
 
     status: int
     body: bytes = b""
     headers: list[tuple[str, str]] = field(default_factory=list)
     content_type: str | None = "application/json"
 
+    def __post_init__(self) -> None:
+        if self.status in NO_BODY:
+            self.body, self.content_type = b"", None
+
     def all_headers(self) -> list[tuple[str, str]]:
+        if self.status in NO_BODY:
+            return self.headers
         kind = [("content-type", self.content_type)] if self.content_type else []
         return [*kind, ("content-length", str(len(self.body))), *self.headers]
 
@@ -65,14 +76,14 @@ class Fault(BaseModel):
     times: int | None = Field(1, ge=1, description="Number of calls; null for all that follow.")
     skip: int = Field(0, ge=0, description="Calls that go well before the first one that does not.")
     work_done: bool = Field(False, description="Let the service do the work first; only its answer is lost.")
-    seconds: float | None = Field(None, ge=0, description="Length of a latency, a hang, a pause in a drip.")
-    status: int = Field(500, ge=100, le=599)
+    seconds: Seconds | None = Field(None, description="Length of a latency, a hang, a pause in a drip.")
+    status: int = Field(500, ge=200, le=599)
     error_code: str | None = None
     error_msg: str | None = None
-    retry_after: str | int | None = Field(None, description="Value of the header Retry-After.")
+    retry_after: HeaderValue | int | None = Field(None, description="Value of the header Retry-After.")
     body: str | None = Field(None, description="Raw body instead of DLI's error body.")
     size: int = Field(50_000_000, ge=0, le=2_000_000_000, description="Bytes of a huge body.")
-    location: str = "http://127.0.0.1:9/elsewhere"
+    location: HeaderValue = "http://127.0.0.1:9/elsewhere"
     state: str = Field("PONDERING", description="What unknown_state writes into status fields.")
     message: str = "The queue is not available."
 
@@ -137,7 +148,7 @@ async def _status(rule: Fault, exchange: Exchange) -> None:
     code = rule.error_code or {401: "APIG.0307", 403: "APIG.0302", 404: "APIG.0101", 429: "APIG.0308"}.get(
         rule.status, "DLI.0999" if rule.status < 502 else "APIG.0601"
     )
-    text = rule.error_msg or HTTPStatus(rule.status).phrase
+    text = rule.error_msg or phrase_of(rule.status)
     body = json.dumps({"error_code": code, "error_msg": text}) if rule.body is None else rule.body
     headers = [] if rule.retry_after is None else [("retry-after", str(rule.retry_after))]
     kind = "application/json" if body[:1] in ("{", "[", "") else "text/html"
@@ -166,7 +177,7 @@ async def _hang_after(rule: Fault, exchange: Exchange) -> None:
 async def _drip(rule: Fault, exchange: Exchange) -> None:
     reply = await exchange.work()
     pause = 1 if rule.seconds is None else rule.seconds
-    for byte in _on_the_wire(reply):
+    for byte in on_the_wire(reply):
         if not await exchange.write(bytes([byte])) or await exchange.client_gone(pause):
             break
     await exchange.hang_up(abruptly=False)
@@ -174,7 +185,7 @@ async def _drip(rule: Fault, exchange: Exchange) -> None:
 
 async def _truncate(rule: Fault, exchange: Exchange) -> None:
     reply = await exchange.work()
-    whole = _on_the_wire(reply)
+    whole = on_the_wire(reply)
     await exchange.write(whole[: len(whole) - (len(reply.body) + 1) // 2])
     await exchange.hang_up(abruptly=False)
 
@@ -243,7 +254,16 @@ KINDS: dict[str, Callable[[Fault, Exchange], Awaitable[None]]] = {
 }
 
 
-def _on_the_wire(reply: Reply) -> bytes:
-    lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
+def phrase_of(status: int) -> str:
+    """HTTP's words for a status, or nothing where it has none."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def on_the_wire(reply: Reply) -> bytes:
+    """The answer as bytes of HTTP."""
+    lines = [f"HTTP/1.1 {reply.status} {phrase_of(reply.status)}"]
     lines += [f"{name}: {value}" for name, value in reply.all_headers()]
     return ("\r\n".join([*lines, "", ""])).encode("latin-1") + reply.body

@@ -6,24 +6,32 @@ A plain ASGI application around the service, because a fault has to reach down t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
+import logging
 import re
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
 from typing import Any, Protocol, cast
 
-from airflow_provider_dli.local.faults import Faults, Reply, play_fault
+from airflow_provider_dli.local.faults import Faults, Reply, phrase_of, play_fault
 from airflow_provider_dli.local.security import AccessKeys, RefusedError, Request, Tokens
 
+log = logging.getLogger(__name__)
+
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 ASGIApp = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Message], Any]], Any]
 
+# Bytes. The limits of body and URI are DLI's; nobody says how much is too much for its headers.
 MAX_BODY = 12 * 1024 * 1024
+MAX_URI = 32 * 1024
+MAX_HEADERS = 64 * 1024
+MAX_HEADER_COUNT = 100
 ADMIN = "/_local/"
 JOB = r"/jobs/(?P<job_id>[^/]+)"
 ROUTES = [
@@ -121,11 +129,14 @@ class Gateway:
             await self._serve(scope, receive, send)
 
     async def _administer(self, scope: Any, receive: Any, send: Any) -> None:
-        if not _is_local(scope):
-            refusal = RefusedError(403, "APIG.0302", "Admin calls are taken from this machine only.")
+        try:
+            _check_admin(scope)
+            _check_head(scope)
+            body = await _read_body(receive)
+        except RefusedError as refusal:
             await _send(send, error_reply(refusal, "admin"))
-            return
-        await self.service(scope, receive, send)
+        else:
+            await self.service(scope, _replay(body), send)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         call, names = _call_of(scope)
@@ -165,11 +176,14 @@ class HttpExchange:
         # Asked for now: once the client has gone nobody knows its connection any more.
         self._transport = gateway.transport_of(tuple(scope["client"]))
         self._reply: Reply | None = None
-        self._body: bytes | None = None
+        self._body: bytes | RefusedError | None = None
 
     async def text(self) -> str:
         """Path and body, for rules that concern certain requests only."""
-        return f"{self._scope['path']}\n{(await self._read_body()).decode(errors='replace')}"
+        body = b""
+        with contextlib.suppress(RefusedError):
+            body = await self._read_body()
+        return f"{self._scope['path']}\n{body.decode(errors='replace')}"
 
     async def work(self) -> Reply:
         if self._reply is None:
@@ -213,9 +227,8 @@ class HttpExchange:
 
     async def _admit(self) -> bytes:
         """Body of a request that may pass. :raises RefusedError: for every other one."""
+        _check_head(self._scope)
         body = await self._read_body()
-        if len(body) > MAX_BODY:
-            raise RefusedError(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
         if self._call == "unknown":
             text = "The API does not exist or has not been published in the environment."
             raise RefusedError(404, "APIG.0101", text)
@@ -228,16 +241,14 @@ class HttpExchange:
         return body
 
     async def _read_body(self) -> bytes:
-        """The body, or the beginning of one that is too large. Read once, however often it is asked for."""
+        """Read once, however often it is asked for. :raises RefusedError: 413, again and again."""
         if self._body is None:
-            parts: list[bytes] = []
-            size, more = 0, True
-            while more and size <= MAX_BODY:
-                message = await self._receive()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                more = message.get("more_body", False)
-            self._body = b"".join(parts)
+            try:
+                self._body = await _read_body(self._receive)
+            except RefusedError as refusal:
+                self._body = refusal
+        if isinstance(self._body, RefusedError):
+            raise self._body
         return self._body
 
     def _authenticate(self, body: bytes) -> None:
@@ -262,9 +273,6 @@ class HttpExchange:
         """Hand the request to the service and collect what it answers."""
         reply = Reply(500, content_type=None)
 
-        async def receive() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
         async def collect(message: Message) -> None:
             if message["type"] == "http.response.start":
                 reply.status = message["status"]
@@ -276,14 +284,17 @@ class HttpExchange:
             else:
                 reply.body += message.get("body", b"")
 
-        await self._gateway.service(self._scope, receive, collect)
+        try:
+            await self._gateway.service(self._scope, _replay(body), collect)
+        except Exception:  # the edge of a call: whatever breaks breaks this call only, and its 500 is in the reply
+            log.exception("%s %s", self._scope["method"], self._scope["path"])
         return reply
 
 
 def error_reply(refusal: RefusedError, call: str) -> Reply:
     """The body that DLI, its gateway or IAM gives to a refusal."""
     if call in IAM_CALLS and refusal.status != 400:
-        text = {"code": refusal.status, "message": refusal.message, "title": HTTPStatus(refusal.status).phrase}
+        text = {"code": refusal.status, "message": refusal.message, "title": phrase_of(refusal.status)}
         content: dict[str, Any] = {"error": text}
     else:
         content = {"error_code": refusal.code, "error_msg": refusal.message}
@@ -310,11 +321,70 @@ def _is_json(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
-def _is_local(scope: Any) -> bool:
-    """From a loopback address, and not through a name that somebody else has pointed at us."""
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+def _check_admin(scope: Any) -> None:
+    """:raises RefusedError: 403 unless a program on this machine, or a page of this server itself, is calling."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    host = headers.get(b"host", "")
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-    return _is_loopback(scope["client"][0]) and (name == "localhost" or _is_loopback(name.strip("[]")))
+    if not _is_loopback(scope["client"][0]):
+        raise _not_for_you("this machine only")
+    # Somebody else's name may have been pointed at us.
+    if name != "localhost" and not _is_loopback(name.strip("[]")):
+        raise _not_for_you(f"this machine only, not through the name {name[:100]!r}")
+    # Browsers say where a call comes from; "none" is the user, at the address bar.
+    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none")
+    if site not in ("none", "same-origin"):
+        raise _not_for_you(f"programs, not from web pages (Sec-Fetch-Site: {site[:100]})")
+    if origin not in (None, f"http://{host}"):
+        raise _not_for_you(f"programs, not from web pages (Origin: {origin[:100]})")
+
+
+def _not_for_you(callers: str) -> RefusedError:
+    return RefusedError(403, "APIG.0302", f"Admin calls are taken from {callers}.")
+
+
+def _check_head(scope: Any) -> None:
+    """:raises RefusedError: for a URI, headers or an announced body beyond the limits."""
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URI:
+        raise RefusedError(414, "APIG.0201", f"The request URI is longer than {MAX_URI} bytes.")
+    headers = scope["headers"]
+    if len(headers) > MAX_HEADER_COUNT or sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
+        raise headers_too_large()
+    # One digit more than the limit has is too many, however large the number is.
+    announced = dict(headers).get(b"content-length", b"0")
+    if len(announced) > len(str(MAX_BODY)) or int(announced) > MAX_BODY:
+        raise _body_too_large()
+
+
+def headers_too_large() -> RefusedError:
+    """494, a status that only gateways like DLI's know."""
+    text = f"The request has more than {MAX_HEADER_COUNT} headers, or more than {MAX_HEADERS} bytes of them."
+    return RefusedError(494, "APIG.0201", text)
+
+
+def _body_too_large() -> RefusedError:
+    return RefusedError(413, "APIG.0201", f"The request body is larger than {MAX_BODY} bytes.")
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """:raises RefusedError: 413, as soon as more has come than is allowed."""
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BODY:
+            raise _body_too_large()
+    return bytes(body)
+
+
+def _replay(body: bytes) -> Receive:
+    """A body that was read already, for whoever reads it next."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def _is_loopback(address: str) -> bool:

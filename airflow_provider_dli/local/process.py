@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -12,17 +13,30 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from pydantic import ValidationError
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from airflow_provider_dli.local.gateway import Gateway, Transport
+from airflow_provider_dli.local.faults import on_the_wire
+from airflow_provider_dli.local.gateway import (
+    MAX_BODY,
+    MAX_HEADERS,
+    MAX_URI,
+    Gateway,
+    Transport,
+    error_reply,
+    headers_too_large,
+)
+from airflow_provider_dli.local.security import RefusedError
 from airflow_provider_dli.local.server import create_service_app
 from airflow_provider_dli.local.service import Service
 from airflow_provider_dli.local.settings import Identity, Settings
 
 # Longer than most clients pause between two calls, so that they keep their connection.
 KEEP_ALIVE = 75
+# Room for a request that the gateway refuses in DLI's words; one that is larger still is not even read.
+MAX_HEAD = 2 * (MAX_URI + MAX_HEADERS)
 
 
 def serve(
@@ -42,12 +56,24 @@ def serve(
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"cannot listen on {host}, port {port}: {error.strerror}")
+    _prepare_interpreter()
     server = LocalServer(Service(identity, chosen, obs), listener)
     if until_stdin_closes:
         threading.Thread(target=server.stop_at_end_of_stdin, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 0
+
+
+def _prepare_interpreter() -> None:
+    """What concerns the whole process."""
+    # Requests are answered while threads translate long statements: these give way 10 times sooner than usual.
+    sys.setswitchinterval(0.0005)
+    # Room for statements that are nested 50 deep, which takes sqlglot over 20 calls a level.
+    sys.setrecursionlimit(2000)
+    # A closed terminal is like any other end; but nohup has its way.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _refuse(reason: str) -> int:
@@ -65,7 +91,11 @@ class LocalServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._application(),
+                # One that bounds what it keeps of a request. uvicorn would take httptools where that is installed.
                 http=self._protocol(),
+                h11_max_incomplete_event_size=MAX_HEAD,
+                # The address of a caller is the one of its connection, whatever it says.
+                proxy_headers=False,
                 ws="none",
                 lifespan="on",
                 log_level="warning",
@@ -137,8 +167,10 @@ class LocalServer(uvicorn.Server):
     def _protocol(self) -> type[asyncio.Protocol]:
         connections = self._connections
 
-        class KnownConnection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-            """Remembers the transport, which a fault needs to break the connection."""
+        class KnownConnection(H11Protocol):
+            """Remembers the transport, which a fault needs to break the connection, and bounds what comes in."""
+
+            _unread = 0
 
             def connection_made(self, transport: Any) -> None:
                 self._address = tuple(transport.get_extra_info("peername")[:2])
@@ -148,6 +180,24 @@ class LocalServer(uvicorn.Server):
             def connection_lost(self, error: Exception | None) -> None:
                 connections.pop(self._address, None)
                 super().connection_lost(error)
+
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                # A client may finish what it was sending before it reads that it was refused, but not go on forever.
+                answered = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+                self._unread = self._unread + len(data) if answered else 0
+                if self._unread > MAX_BODY:
+                    self.transport.abort()
+
+            def send_400_response(self, msg: str) -> None:
+                """A request that is no HTTP, or too large to be read. The connection is closed."""
+                if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                    too_large = len(self.conn.trailing_data[0]) > MAX_HEAD
+                    refusal = headers_too_large() if too_large else RefusedError(400, "APIG.0201", msg)
+                    reply = error_reply(refusal, "unknown")
+                    reply.headers.append(("connection", "close"))
+                    self.transport.write(on_the_wire(reply))
+                self.transport.close()
 
         return KnownConnection
 

@@ -360,7 +360,7 @@ def _base_url(request: Request) -> str:
 
 
 def _json(content: dict[str, Any]) -> Response:
-    return Response(json.dumps(content), media_type="application/json")
+    return Response(json.dumps(content, allow_nan=False), media_type="application/json")
 
 
 def _respond(reply: Reply) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_dli.local.bodies import CheckBody, ExportBody, SubmitBody
 from airflow_provider_dli.local.faults import Faults
+from airflow_provider_dli.local.folders import TemporaryFolder
 from airflow_provider_dli.local.gateway import RequestLog
 from airflow_provider_dli.local.iam import Iam
 from airflow_provider_dli.local.obs import Obs, ObsError, check_name
@@ -22,6 +22,7 @@ from airflow_provider_dli.local.runner import (
     Runner,
     Script,
     Work,
+    in_thread,
     play,
     run_interruptibly,
 )
@@ -60,10 +61,10 @@ class Service:
         self.created_ms = int(time.time() * 1000)
         self._first_settings = settings
         self.settings = settings.model_copy(deep=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="dli-local-")).resolve()
+        self._folder = TemporaryFolder()
         self._own_obs = obs is None
-        self.obs = Obs(obs or self._folder / "obs")
-        self._results = self._folder / "results"
+        self.obs = Obs(obs or self._folder.path / "obs")
+        self._results = self._folder.path / "results"
         for folder in (self.obs.root, self._results):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -117,7 +118,8 @@ class Service:
         try:
             statement = await self._parse(body.sql)
             assert statement is not None  # noqa: S101 - only a script forgives
-            await asyncio.to_thread(self._open_engine().check, statement, body.currentdb or "default")
+            engine, database = self._open_engine(), body.currentdb or "default"
+            await in_thread(lambda: engine.check(statement, database))
         except (RefusedError, JobFailedError) as error:
             refusal = error if isinstance(error, RefusedError) else _as_refusal(str(error))
             if self.settings.check_sql == "soft":
@@ -206,7 +208,7 @@ class Service:
         """Interrupt all jobs and leave nothing behind."""
         self._stop_all("The local DLI is shutting down.")
         await self.runner.finish_all(2)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.remove()
 
     def _next_script(self, sql: str) -> Script | None:
         for scripted in self._scripts:
@@ -222,7 +224,7 @@ class Service:
         from airflow_provider_dli.local.spark import SqlSyntaxError, parse
 
         try:
-            return await asyncio.to_thread(parse, sql)
+            return await in_thread(lambda: parse(sql))
         except SqlSyntaxError as error:
             if forgiving:
                 return None
@@ -264,7 +266,7 @@ class Service:
         return run
 
     def _open_engine(self) -> Engine:
-        if self._engine is None:
+        if self._engine is None or self._engine.is_broken:
             from airflow_provider_dli.local.engine import Engine
 
             self._engine = Engine(self._results, self.obs)

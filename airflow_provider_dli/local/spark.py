@@ -68,6 +68,8 @@ def parse(sql: str) -> Statement:
     if len(trees) != 1:
         raise SqlSyntaxError(f"one statement is expected, not {len(trees)}")
     tree = trees[0]
+    if isinstance(tree, exp.Drop) and len(tree.args["tables"]) != 1:
+        raise SqlSyntaxError("mismatched input ',': DROP takes one name")
     job_type = _job_type(tree)
     if job_type is None:
         raise SqlSyntaxError(f"mismatched input {sql.split()[0][:40]!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -20,6 +21,8 @@ JSON_NAMES = {
     "bigint": "long",
     "void": "null",
 }
+# Texts, so that what is inside them is passed over, and what is no JSON outside of them.
+NOT_JSON = re.compile(rb'"(?:[^"\\]|\\.)*"|(NaN|-?Infinity)')
 SPARK_NAMES = {"timestamp_ntz": "timestamp", "ubigint": "decimal(20,0)", "json": "string", '"null"': "void"}
 
 
@@ -35,7 +38,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
+        return value if math.isfinite(value) else _in_words(value)
     if isinstance(value, datetime):
         return value.replace(tzinfo=None).isoformat(sep=" ")
     if isinstance(value, date | time):
@@ -49,6 +52,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, Decimal | timedelta):
         return str(value)
     return str(value)
+
+
+def valid_json(line: bytes) -> bytes:
+    """A line as DuckDB writes it, with the numbers that JSON does not know as text."""
+    if b"NaN" not in line and b"Infinity" not in line:
+        return line
+    return NOT_JSON.sub(lambda found: b'"%b"' % found[1] if found[1] else found[0], line)
+
+
+def _in_words(value: float) -> str:
+    """Spark's text for a number that is not finite."""
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def _spark_name(data_type: exp.DataType) -> str:

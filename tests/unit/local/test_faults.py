@@ -52,6 +52,86 @@ def test_a_status_with_code_and_retry_after(wire, dli_local, job_id):
     assert (answer.status_code, answer.headers["Content-Type"]) == (502, "text/html")
 
 
+@pytest.mark.parametrize("status", [204, 299, 304, 418, 494, 520, 599])
+def test_any_status(wire, dli_local, status):
+    dli_local.fault("list", "status", status=status)
+    dli_local.fault("list", "drip", seconds=0)
+    assert wire.get("jobs").status_code == status
+    assert wire.get("jobs").status_code == 200
+    dli_local.fault("token", "status", status=status, work_done=True)
+    assert requests.post(f"{dli_local.url}/v3/auth/tokens", json={}, timeout=10).status_code == status
+
+
+@pytest.mark.parametrize(
+    "details", [{"status": 100}, {"status": 600}, {"retry_after": "1\r\nX: y"}, {"location": "ü\n"}, {"seconds": -1}]
+)
+def test_what_http_cannot_say(dli_local, details):
+    with pytest.raises(ValueError, match=next(iter(details))):
+        dli_local.fault("list", "redirect", **details)
+
+
+class TestFaultsOfACancel:
+    """Each for one job, and others are cancelled as ever."""
+
+    @pytest.fixture
+    def jobs(self, wire, dli_local):
+        dli_local.will(run_for=60, times=2)
+        jobs = [wire.start("select 1") for _ in range(2)]
+        for job_id in jobs:
+            wire.until(job_id, "RUNNING")
+        yield jobs
+        assert wire.cancel(jobs[1]).json()["is_success"] is True
+        assert wire.until(jobs[1])["status"] == "CANCELLED"
+
+    def test_a_hang_on_one_connection(self, wire, dli_local, jobs):
+        dli_local.fault("cancel", "hang", matching=jobs[0])
+        with pytest.raises(requests.ReadTimeout):
+            wire.call("DELETE", f"jobs/{jobs[0]}", timeout=0.3)
+        assert wire.status(jobs[0])["status"] == "RUNNING"
+        assert wire.cancel(jobs[0]).json()["is_success"] is True
+        assert wire.until(jobs[0])["status"] == "CANCELLED"
+        assert [request.status for request in dli_local.requests("cancel")] == [None, 200]
+
+    def test_a_hang_does_not_block_another_connection(self, wire, dli_local, jobs):
+        from .conftest import Wire
+
+        dli_local.fault("cancel", "hang", matching=jobs[0], seconds=1.5)
+        ended = []
+
+        def hang():
+            with pytest.raises(requests.ConnectionError):
+                Wire(dli_local, wire.http.headers["X-Auth-Token"]).cancel(jobs[0])
+            ended.append(time.monotonic())
+
+        hanging = threading.Thread(target=hang)
+        hanging.start()
+        dli_local.wait_until(lambda dli: dli.requests("cancel"))
+        assert wire.cancel(jobs[0]).json()["is_success"] is True
+        answered = time.monotonic()
+        hanging.join()
+        assert answered < ended[0]
+
+    def test_a_drip(self, wire, dli_local, jobs):
+        dli_local.fault("cancel", "drip", matching=jobs[0], seconds=0.2)
+        with pytest.raises(requests.ReadTimeout):
+            wire.call("DELETE", f"jobs/{jobs[0]}", timeout=0.1)
+        assert wire.until(jobs[0])["status"] == "CANCELLED"
+
+    def test_503_six_times(self, wire, dli_local, jobs):
+        dli_local.fault("cancel", "status", matching=jobs[0], status=503, times=6)
+        assert [wire.cancel(jobs[0]).status_code for _ in range(7)] == [503] * 6 + [200]
+
+    def test_a_soft_failure(self, wire, dli_local, jobs):
+        dli_local.fault("cancel", "soft_failure", matching=jobs[0])
+        assert wire.cancel(jobs[0]).json()["is_success"] is False
+        assert wire.status(jobs[0])["status"] == "RUNNING"
+
+    def test_a_bad_parameter(self, wire, dli_local, jobs):
+        dli_local.fault("cancel", "status", matching=jobs[0], status=400, error_code="DLI.0001")
+        answer = wire.cancel(jobs[0])
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "DLI.0001")
+
+
 def test_the_answer_lost_after_the_work_was_done(wire, dli_local):
     dli_local.fault("submit", "status", status=504, work_done=True)
     assert wire.submit("select 1").status_code == 504

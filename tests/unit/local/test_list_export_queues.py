@@ -156,6 +156,24 @@ class TestExport:
         assert rows == [["id", "name"], ["0", 'Zoë "0"'], ["1", 'Zoë "1"'], ["2", 'Zoë "2"']]
         assert (file.parent / "_SUCCESS").exists()
 
+    @pytest.mark.parametrize(
+        ("kind", "expected"),
+        [
+            ("csv", 'NaN,Infinity,-Infinity,1.5,"say ""NaN"""\n'),
+            (
+                "json",
+                '{"a":"NaN","b":"Infinity","c":"-Infinity","n":1.5,"t":"say \\"NaN\\""}\n',
+            ),
+        ],
+    )
+    def test_numbers_that_are_not_finite(self, exporter, kind, expected):
+        wire, folder, _ = exporter
+        source = wire.run(
+            "SELECT double('NaN') AS a, double('inf') AS b, float('-inf') AS c, double(1.5) AS n, 'say \"NaN\"' AS t"
+        )["job_id"]
+        _, file = self.export((wire, folder, source), f"not-finite-{kind}", data_type=kind, escape_char='"')
+        assert file.read_text() == expected
+
     def test_json_with_a_limit(self, exporter):
         _, file = self.export(exporter, "json", data_type="JSON", limit_num=2)
         lines = [json.loads(line) for line in file.read_text().splitlines()]

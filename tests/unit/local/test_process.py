@@ -53,9 +53,9 @@ def test_identity_from_options_and_environment():
         process.stdout.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_with_a_query_running(number):
-    process, url = serve(stderr=subprocess.PIPE)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_cleanly_with_a_query_running(number, tmp_path):
+    process, url = serve(stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}, preexec_fn=hear_sighup)
     dli = LocalDli(url)
     wire = Wire(dli)
     wire.until(wire.start(LONG), "RUNNING")
@@ -67,7 +67,8 @@ def test_a_signal_ends_it_cleanly_with_a_query_running(number):
     _, errors = process.communicate(timeout=10)
     assert time.monotonic() - began < 4
     assert "Traceback" not in errors
-    assert process.returncode in (0, -number)
+    assert process.returncode == {signal.SIGINT: 0}.get(number, -signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_dies_with_its_owner_even_by_sigkill():
@@ -93,6 +94,59 @@ def test_a_start_does_not_wait_for_the_sql_engine():
         "print(sorted({'airflow', 'duckdb', 'sqlglot'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def hear_sighup():
+    """A test run in the background ignores it, and so would its children."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_after_nohup_it_ignores_a_hangup():
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    process, url = serve(preexec_fn=ignore)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.1)
+    assert LocalDli(url).jobs() == []
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()
+
+
+def test_two_interrupts_in_a_row_leave_no_files_behind(tmp_path):
+    process, url = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
+    wire = Wire(LocalDli(url))
+    wire.until(wire.start(LONG), "RUNNING")
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    process.wait(10)
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_a_server_that_was_killed_go_with_the_next_start(tmp_path):
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    (tmp_path / "dli-local-serve-file").write_text("no folder")
+    (tmp_path / "dli-local-serve-link").symlink_to(tmp_path)
+    others = set(tmp_path.iterdir())
+    killed, _ = serve(env=env)
+    (abandoned,) = set(tmp_path.iterdir()) - others
+    (abandoned / "obs" / "bucket").mkdir()
+    alive, url = serve(env=env)
+    (held,) = set(tmp_path.iterdir()) - others - {abandoned}
+    assert abandoned.exists(), "its owner is alive"
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    third, _ = serve(env=env)
+    assert not abandoned.exists()
+    assert held.exists()
+    assert Wire(LocalDli(url)).rows("SELECT 1") == [[1]]
+    for process in (alive, third):
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+    assert set(tmp_path.iterdir()) == others
 
 
 def test_it_leaves_no_files_behind(tmp_path):
@@ -171,6 +225,60 @@ def test_the_admin_api_is_not_reached_through_a_foreign_name(dli_local):
     assert requests.get(url, headers={"Host": "localhost:1"}, timeout=10).status_code == 200
 
 
+ADMIN_CALLS = [
+    ("GET", "jobs"),
+    ("GET", "requests"),
+    ("GET", "faults"),
+    ("GET", "settings"),
+    ("POST", "will"),
+    ("POST", "faults"),
+    ("POST", "settings"),
+    ("POST", "restart"),
+    ("POST", "reset"),
+    ("DELETE", "faults"),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "something new"},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+    ],
+    ids=str,
+)
+def test_the_admin_api_is_not_for_web_pages(dli_local, headers):
+    dli_local.will(then="FAILED")
+    wire = Wire(dli_local)
+    wire.start("select 1")
+    for method, path in ADMIN_CALLS:
+        answer = requests.request(method, f"{dli_local.url}/_local/{path}", headers=headers, json={}, timeout=10)
+        assert answer.status_code == 403, (method, path)
+        assert any(why in answer.json()["error_msg"] for why in ("web pages", "through the name"))
+    assert len(dli_local.jobs()) == 1, "nothing was reset"
+
+
+def test_the_admin_api_is_for_its_own_pages_and_the_address_bar(dli_local):
+    for headers in (
+        {"Origin": dli_local.url, "Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {},
+    ):
+        assert requests.post(f"{dli_local.url}/_local/reset", headers=headers, timeout=10).status_code == 200
+
+
+def test_a_caller_cannot_claim_another_address(dli_local, wire):
+    headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    assert wire.get("jobs", headers=headers).status_code == 200
+    assert dli_local.requests("list")[0].connection.startswith("127.0.0.1:")
+
+
 def test_the_admin_api_is_for_this_machine_only():
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
     outside = [address for address in addresses if not address.startswith("127.")]
@@ -219,6 +327,9 @@ def test_who_may_call_the_admin_api(client, host, status):
 
     sent = []
 
+    async def receive():
+        return {"type": "http.request"}
+
     async def send(message):
         sent.append(message)
 
@@ -227,7 +338,8 @@ def test_who_may_call_the_admin_api(client, host, status):
     )
     headers = [(b"host", host.encode())]
     scope = {"type": "http", "method": "GET", "path": "/_local/jobs", "headers": headers, "client": (client, 5)}
-    asyncio.run(gateway(scope, None, send))
+    scope |= {"raw_path": b"/_local/jobs", "query_string": b""}
+    asyncio.run(gateway(scope, receive, send))
     assert sent[0]["status"] == status
 
 

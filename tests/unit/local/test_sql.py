@@ -113,7 +113,7 @@ def test_values_and_types(wire):
         "no": "boolean",
     }
     when = "2026-01-02 03:04:05"
-    expected = ["1.50", 0.5, "2026-01-02", when, [1, 2], {"x": 1}, {"k": 1}, None, True, 6, 4, "nan", False]
+    expected = ["1.50", 0.5, "2026-01-02", when, [1, 2], {"x": 1}, {"k": 1}, None, True, 6, 4, "NaN", False]
     assert preview["rows"] == [expected]
 
 
