@@ -80,7 +80,7 @@ def _facts(dag: Any) -> dict[str, Any]:
     timetable = serialization.from_dict(serialization.to_dict(dag)).timetable
     start = dag.start_date
     facts = {"start_date": start and start.isoformat(), "scheduled": timetable.can_be_scheduled, "catchup": dag.catchup}
-    if timetable.can_be_scheduled:
+    if timetable.can_be_scheduled and start:
         restriction = TimeRestriction(earliest=pendulum.instance(start), latest=None, catchup=dag.catchup)
         info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
         facts["run"] = _run_of(dag, info.run_after, info.data_interval, info.logical_date)
