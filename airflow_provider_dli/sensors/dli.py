@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import inspect
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    BaseSensorOperator,
+)
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
 from airflow_provider_dli.api.jobs import checked_job_id
 from airflow_provider_dli.deferral import deadline_of, defer_until_over, require_over
-from airflow_provider_dli.exceptions import DliJobError, DliTemporaryError
+from airflow_provider_dli.exceptions import PERMANENT, DliError, DliJobError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
 
 if TYPE_CHECKING:
@@ -18,13 +28,24 @@ if TYPE_CHECKING:
 
     from airflow_provider_dli.api.jobs import Job
 
+# Seconds between two status calls of a trigger, at least: Airflow allows a sensor 0, which would ask without a pause.
+_SHORTEST_INTERVAL = 1.0
+
 
 class DliJobSensor(BaseSensorOperator):
     """
     Wait until a DLI job has finished; fail early when it failed or was cancelled.
 
     The job is not the sensor's: however the sensor ends, it is left alone. An outage of DLI is waited out, for as
-    long as the sensor's ``timeout`` allows.
+    long as the sensor's ``timeout`` allows. What the triggerer cannot wait for (because it lacks the connection, or
+    DLI is away for more than 30 minutes), the sensor waits for in the worker.
+
+    Airflow's three ways to go easy on a sensor are the same in all modes, deferred or not:
+
+    - ``soft_fail`` skips it when the job failed or was cancelled, or when time is over (``timeout``,
+      ``execution_timeout``). Other errors, such as a job that DLI does not know or refused credentials, fail it.
+    - ``never_fail`` skips it on all of these.
+    - ``silent_fail`` logs an error of a status call, and asks again; the end of the job and of the time count.
 
     Follows the page "Querying Job Status" of the DLI API Reference.
 
@@ -34,11 +55,13 @@ class DliJobSensor(BaseSensorOperator):
     :param region: Takes the place of the connection's ``region``. (templated)
     :param project_id: Takes the place of the connection's ``project_id``. (templated)
     :param deferrable: Whether to wait in the triggerer. Default: ``[operators] default_deferrable``.
-    :param poke_interval: Seconds between two status calls; deferred, at most. Default 60, as of all sensors.
+    :param poke_interval: Seconds between two status calls; deferred, at most, and then 1 where it is less (Airflow
+        allows 0). Default 60, as of all sensors.
     :param mode: ``"poke"`` (default) or ``"reschedule"``, as of all sensors.
     :param timeout: Seconds to wait in all, as of all sensors.
-    :raises DliJobError: The job failed or was cancelled; with ``soft_fail``, the sensor is skipped instead.
+    :raises DliJobError: The job failed or was cancelled.
     :raises DliNotFoundError: DLI knows no such job.
+    :raises AirflowFailException: What no retry mends: a wrong field, refused credentials, a missing right.
     """
 
     template_fields: Sequence[str] = ("job_id", "kind", "dli_conn_id", "region", "project_id")
@@ -62,46 +85,94 @@ class DliJobSensor(BaseSensorOperator):
         self.region = region
         self.project_id = project_id
         self.deferrable = deferrable
+        self._job: Job | None = None
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> None:
         """Wait for the job, here or in the triggerer."""
-        if not self.deferrable:
-            return super().execute(context)
-        deadline = deadline_of(self)
-        if not self.poke(context):
+        with self._skipped_where_asked():
+            if self.deferrable:
+                self._defer_unless_over(context)
+            else:
+                super().execute(context)
+            self._require_success()
+
+    def poke(self, context: Context) -> bool:
+        """Tell whether the job is over, however it ended."""
+        hook = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id)
+        try:
+            self._job = hook.get_job(checked_job_id(self.job_id), self.kind)
+        except DliTemporaryError as error:
+            self.log.warning("DLI does not answer; asking again. %s", error)
+            return False
+        self.log.info("%s is %s", self._job, self._job.status)
+        return not self._job.state.is_active
+
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any] | None = None, *, give_up_at: float | None = None
+    ) -> None:
+        """
+        Look at how the job ended, after the deferral.
+
+        :param event: What the trigger has fired.
+        :param give_up_at: When ``timeout`` is over, in seconds since the epoch.
+        """
+        try:
+            require_over(event)
+        except DliError as error:
+            self.log.warning("Waiting for the job in the worker. %s", error)
+        if give_up_at is not None:
+            self.timeout = max(give_up_at - time.time(), 0)
+        # Airflow guards `execute` against calls from other methods. The first poke is the last, usually.
+        inspect.unwrap(BaseSensorOperator.execute)(self, context)
+        self._require_success()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral. Called by Airflow."""
+        with self._skipped_where_asked():
+            error = str((next_kwargs or {}).get("error", ""))
+            if next_method == "__fail__" and "timeout" in error:
+                # Airflow 2 would retry it.
+                raise AirflowSensorTimeout(error)
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def _defer_unless_over(self, context: Context) -> None:
+        deadline, give_up_at = deadline_of(self), time.time() + self.timeout
+        try:
+            is_over = self.poke(context)
+        except Exception:
+            if not self.silent_fail:
+                raise
+            self.log.exception("Sensor poke failed")
+            is_over = False
+        if not is_over:
             defer_until_over(
                 self,
                 [self.job_id],
                 kind=self.kind,
-                poll_interval=self.poke_interval,
+                poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
                 deadline=deadline,
                 timeout=self.timeout,
+                kwargs={"give_up_at": give_up_at},
             )
-        return None
 
-    def poke(self, context: Context) -> bool:
-        """Tell whether the job has finished."""
+    def _require_success(self) -> None:
+        if self._job is not None:
+            self._job.require_success()
+
+    @contextlib.contextmanager
+    def _skipped_where_asked(self) -> Iterator[None]:
+        """Skip the task instead of failing it, where ``soft_fail`` or ``never_fail`` says so."""
         try:
-            job = self._hook().get_job(checked_job_id(self.job_id), self.kind)
-        except DliTemporaryError as error:
-            self.log.warning("DLI does not answer; asking again. %s", error)
-            return False
-        self.log.info("%s is %s", job, job.status)
-        return not job.state.is_active and self._has_finished(job)
-
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> None:
-        """Look at how the job ended, after the deferral."""
-        require_over(event)
-        self._has_finished(self._hook().wait_for_job(self.job_id, self.kind))
-
-    def _has_finished(self, job: Job) -> bool:
-        try:
-            job.require_success()
-        except DliJobError as error:
-            if self.soft_fail:
+            yield
+        except (AirflowSkipException, AirflowRescheduleException):
+            raise
+        except (DliJobError, AirflowSensorTimeout, AirflowTaskTimeout) as error:
+            if self.soft_fail or self.never_fail:
                 raise AirflowSkipException(str(error)) from error
             raise
-        return True
-
-    def _hook(self) -> DliHook:
-        return DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id)
+        except Exception as error:
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            if isinstance(error, PERMANENT):
+                raise AirflowFailException(str(error)) from error
+            raise

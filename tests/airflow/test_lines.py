@@ -1,7 +1,8 @@
 """
-Kills of a running task on the older lines of Airflow, each from an environment of its own, one after the other.
+The older lines of Airflow, each from an environment of its own, one after the other: that they load the DAGs that users
+copy, and kills of a running task.
 
-``pytest -m matrix -n 0 tests/airflow/test_lines.py``, with PostgreSQL and uv on the machine. The environments stay for
+``pytest -m matrix -n 0 tests/airflow/test_lines.py``, with uv on the machine, and PostgreSQL for the kills. The environments stay for
 the next time in the folder that ``DLI_AIRFLOW_LINES`` names.
 """
 
@@ -12,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import dag_files
 import pytest
 from conftest import canaries
 from kill_matrix import verdict
@@ -27,20 +29,31 @@ from airflow_provider_dli.local.handle import LocalDli
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1200)]
 
 
+@pytest.fixture(scope="session")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the environments."""
+    return Path(os.environ.get("DLI_AIRFLOW_LINES") or tmp_path_factory.mktemp("lines"))
+
+
 @pytest.fixture(scope="module")
 def line(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
+def python(line: str, lines: Path) -> str:
+    """The interpreter of an environment with this line."""
+    return install(line, lines)
+
+
+@pytest.fixture(scope="module")
 def airflow(
-    line: str, dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
+    line: str, python: str, dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
     """Airflow of this line, with the DAGs of the kill matrix."""
     if not path("postgres"):
         # Where it has to be played, a skip would look like a success.
         (pytest.fail if os.environ.get("DLI_TEST_NO_SKIP") else pytest.skip)("PostgreSQL is not installed")
-    python = install(line, Path(os.environ.get("DLI_AIRFLOW_LINES") or tmp_path_factory.mktemp("lines")))
     dags = tmp_path_factory.mktemp("dags")
     for name in ("kill_matrix.py", "sweep.py"):
         shutil.copy(Path(__file__).parent / "dags" / name, dags)
@@ -60,6 +73,11 @@ def outcomes(request: pytest.FixtureRequest, line: str, airflow: LocalAirflow, d
     cases = [call["case"] for call in calls if call["line"] == line]
     with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
         return stage.play(cases)
+
+
+@pytest.mark.parametrize("line", OLDER_AIRFLOWS, indirect=True, scope="module")
+def test_the_dags_that_users_copy(python: str, tmp_path: Path) -> None:
+    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, python))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dag_files
+import pytest
+
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
@@ -27,6 +30,13 @@ def test_the_example_for_ones_own_ci(tmp_path):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "2 passed" in run.stdout
+
+
+@pytest.mark.parametrize("cron_intervals", ["False", "True"], ids=["moments", "intervals"])
+def test_every_dag_loads_and_the_first_one_loads_the_day_that_has_just_ended(tmp_path, cron_intervals):
+    """Whichever timetable Airflow 3 is told to make of ``@daily``."""
+    settings = {"AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS": cron_intervals}
+    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, **settings))
 
 
 def test_every_python_example_compiles():
