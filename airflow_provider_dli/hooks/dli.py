@@ -286,13 +286,21 @@ class DliHook(BaseHook):
         _checked_kind(kind)
         call = sql.cancel(job_id)
         self.read_connection()
-        return cancel(
+        carry_through = partial(
+            cancel,
             partial(self._cancel_once, call, job_id, kind),
             call.what,
             within=self._give_up_after if give_up_after is None else give_up_after,
             longest_pause=URGENT_PAUSE if self._urgent else MAX_PAUSE,
             watch=self.watch,
         )
+        try:
+            return carry_through()
+        except DliAuthenticationError:
+            # The threads that send must not ask Airflow for the connection themselves.
+            if self._of_thread or not self.reread_connection():
+                raise
+            return carry_through()
 
     def _cancel_once(self, call: Call[None], job_id: str, kind: str) -> Cancellation:
         # In a thread, so it must neither be ended by what the task watches for, nor ask Airflow for anything.

@@ -179,12 +179,16 @@ class World:
 
     def rotate_password(self, known_after: float) -> None:
         """The password is another one from now on, and in Airflow's connection a while later."""
+        if self.dli.password != "secret":
+            # The connection is read again once for a call that is refused, not for each of two rotations.
+            self.reason_to_fail("two passwords in a row")
         self.dli.password += "!"
         self.dli.tokens = set()
         password = self.dli.password
 
         def know() -> None:
-            self.airflow.password = password
+            if self.dli.password == password:
+                self.airflow.password = password
 
         if known_after == 0:
             return know()
