@@ -30,14 +30,14 @@ def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ())
     text = _mask(text, secrets)
     # Several times the limit, for blanks may collapse. The whole may be as long as the largest answer.
     head = text[: 16 * limit]
-    line = _BLANKS.sub(" ", head).strip()
+    line = _BLANKS.sub(" ", head).strip(" ")
     pieces: list[str] = []
     length = 0
     for position, character in enumerate(line):
         piece = _visible(character)
         if length + len(piece) > limit:
             left_out = len(line) - position + len(text) - len(head)
-            return f"{''.join(pieces).rstrip()}… ({left_out} more characters)"
+            return f"{''.join(pieces).rstrip(' ')}… ({left_out} more characters)"
         pieces.append(piece)
         length += len(piece)
     left_out = len(text) - len(head)

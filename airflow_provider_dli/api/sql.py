@@ -94,7 +94,7 @@ def submit(
     def read(answer: Answer) -> Job:
         # A synchronous statement is over when the answer arrives, but only a status call says how it ended.
         return Job(
-            id=_new_job_id(answer, "the SQL job"),
+            id=_job_id(answer.body.get("job_id"), "DLI accepted the SQL job but gave no usable job id"),
             kind=JobKind.SQL,
             state=JobState.LAUNCHING,
             status="submitted",
@@ -216,7 +216,8 @@ def export_result(
     }
 
     def read(answer: Answer) -> str:
-        return _new_job_id(answer, f"the export of SQL job {job_id}")
+        problem = f"DLI accepted the export of SQL job {job_id} but gave no usable job id"
+        return _job_id(answer.body.get("job_id"), problem)
 
     return Call(
         f"export of SQL job {job_id}",
@@ -271,8 +272,9 @@ def list_jobs(
         # An answer that is taken for an empty list by mistake would have a job started twice.
         if not isinstance(jobs, list):
             raise DliTemporaryError("list of SQL jobs: DLI's answer holds no list of jobs")
+        problem = "list of SQL jobs: DLI's answer holds a job without a usable id"
         return JobPage(
-            jobs=[_read_job(answer, job, checked_job_id(job["job_id"])) for job in jobs], job_count=count or 0
+            jobs=[_read_job(answer, job, _job_id(job.get("job_id"), problem)) for job in jobs], job_count=count or 0
         )
 
     return Call(
@@ -325,12 +327,12 @@ def _path(job_id: str, version: str = "v1.0") -> str:
     return f"/{version}/{{project_id}}/jobs/{escape(checked_job_id(job_id))}"
 
 
-def _new_job_id(answer: Answer, what: str) -> str:
+def _job_id(value: object, problem: str) -> str:
     try:
-        return checked_job_id(answer.body.get("job_id"))
+        return checked_job_id(value)
     except DliValueError:
-        # Temporary, so that whoever sent it looks for the job: there is one.
-        raise DliTemporaryError(f"DLI accepted {what} but gave no usable job id") from None
+        # Temporary, so that whoever submitted looks for the job: there is one.
+        raise DliTemporaryError(problem) from None
 
 
 def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
