@@ -166,7 +166,7 @@ def _is_false(flag: object) -> bool:
 def _parsed(content: bytes) -> Any:
     """Return the JSON value, without lone surrogates; when it is none, its text."""
     # A byte that is no UTF-8 spoils one character, not the id of a job that was started.
-    text = content.decode("utf-8-sig", errors="replace")
+    text = content.decode(errors="replace").removeprefix("\ufeff")
     try:
         body = json.loads(text)
         if _SURROGATE.search(content):
@@ -232,6 +232,8 @@ def _layers(error: object) -> Iterator[BaseException]:
 
 def _cause(error: BaseException) -> str:
     """Say why there was no answer, without the object addresses that urllib3 writes."""
+    from ssl import SSLError
+
     from urllib3 import exceptions
 
     from airflow_provider_dli.transport import TlsConnectionError, without_source
@@ -248,6 +250,8 @@ def _cause(error: BaseException) -> str:
         return f"no connection within {CONNECT_TIMEOUT:.0f} s: does a firewall allow it?"
     if isinstance(reason, TimeoutError) or "timed out" in str(reason):
         return "the answer did not come in time"
+    if isinstance(reason, OSError) and not isinstance(reason, SSLError):
+        return reason.strerror or str(reason) or type(reason).__name__
     return without_source(str(reason).rpartition(": ")[2]) or type(reason).__name__
 
 

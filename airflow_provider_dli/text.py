@@ -52,7 +52,8 @@ def has_control_characters(text: str) -> bool:
 def _visible(character: str) -> str:
     category = unicodedata.category(character)
     if category.startswith("C") or category in ("Zl", "Zp"):
-        return character.encode("unicode_escape").decode()
+        # Not `unicode_escape`: the first use of a codec is an import, and a cancel in a kill must not need one.
+        return ascii(character)[1:-1]
     return character
 
 
