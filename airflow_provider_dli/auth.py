@@ -37,6 +37,8 @@ class TokenAuth(AuthBase):
 
     def __init__(self, token: str) -> None:
         self._token = token
+        #: What must not be shown, should the server repeat it.
+        self.secrets = (token,)
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         request.headers["X-Auth-Token"] = self._token

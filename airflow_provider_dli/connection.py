@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.text import has_control_characters
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -97,7 +98,8 @@ class DliConnection:
         :param connection: The connection.
         :param region: Takes the place of the extra field ``region``.
         :param project_id: Takes the place of the extra fields ``project_id`` and ``project_name``.
-        :raises DliValueError: A field is missing or contradicts another one; names it.
+        :raises DliValueError: A field is missing, cannot be used or contradicts another one; names it. The file or
+            directory of ``verify`` is looked at too.
         """
         fields = _Fields(connection)
         auth_type = fields.choice("auth_type", "password", ("password", "ak_sk"))
@@ -122,6 +124,11 @@ class DliConnection:
             verify=fields.verify(),
             timeout=fields.seconds("timeout", DEFAULT_TIMEOUT),
         )
+        # What becomes part of a header.
+        for name, value in [("project_id", found.project_id), ("security_token", found.security_token)]:
+            fields.check_header(name, value)
+        if auth_type == "ak_sk":
+            fields.check_header("login", found.user)
         if not found.project_id and not found.project_name:
             raise fields.error("project_id", "is missing. Set it, or `project_name` (of a main project, the region id)")
         if auth_type == "password" and not found.domain_name:
@@ -131,6 +138,11 @@ class DliConnection:
                 "security_token", 'contradicts `auth_type` "password": it belongs to "ak_sk". Remove one'
             )
         return found
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown, should a server repeat it."""
+        return (self.secret, self.security_token) if self.security_token else (self.secret,)
 
     @property
     def console_url(self) -> str | None:
@@ -152,6 +164,15 @@ _WORDS: dict[Literal["password", "ak_sk"], tuple[str, str]] = {
     "password": ("the IAM user name", "the IAM user's password"),
     "ak_sk": ("the access key (AK)", "the secret key (SK)"),
 }
+
+
+def _is_host_name(name: str) -> bool:
+    """Tell whether the name can be looked up: no part of it is empty or longer than 63 characters."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 class _Fields:
@@ -176,11 +197,23 @@ class _Fields:
         value = self._extra.get(name)
         if value is not None and not isinstance(value, str):
             raise self.error(name, f"must be text, not {type(value).__name__}")
-        return (value or "").strip() or None
+        return self._without_control_characters(name, (value or "").strip()) or None
 
     def required(self, name: str, value: str | None, meaning: str) -> str:
         if not value:
             raise self.error(name, f"is missing: {meaning}")
+        return self._without_control_characters(name, value)
+
+    def check_header(self, name: str, value: str | None) -> None:
+        if value and not (value.isascii() and value.isprintable()):
+            raise self.error(name, "has characters that no HTTP header may have: only printable ASCII characters may")
+
+    def _without_control_characters(self, name: str, value: str) -> str:
+        # The value is not shown: it may be a secret.
+        if has_control_characters(value):
+            raise self.error(
+                name, "has a line break or another control character, perhaps from copying it: enter it anew"
+            )
         return value
 
     def choice(self, name: str, default: Any, choices: tuple[str, ...]) -> Any:
@@ -208,7 +241,26 @@ class _Fields:
             return value
         if not isinstance(value, str):
             raise self.error("verify", "must be true, false or the path of a CA bundle")
-        return {"true": True, "false": False}.get(value.lower(), value)
+        text = self.text("verify") or "true"
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        self._check_certificates(text)
+        return text
+
+    def _check_certificates(self, path: str) -> None:
+        import os
+        import ssl
+
+        advice = "Give the path, on this machine, of a file of CA certificates in PEM format, or true or false"
+        # A directory holds certificates under the hashes of their names; OpenSSL looks them up when it needs one.
+        if os.path.isdir(path):
+            return
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except ssl.SSLError:
+            raise self.error("verify", f"is {path!r}, which is no file of certificates. {advice}") from None
+        except OSError as error:
+            raise self.error("verify", f"is {path!r}, which cannot be read: {error.strerror}. {advice}") from None
 
     def host(self) -> str | None:
         """Return the base URL in the host and port fields, or None when they are empty."""
@@ -246,7 +298,9 @@ class _Fields:
             or parts.query
             or parts.fragment
             or "@" in parts.netloc
-            or set(url) & set(" \\\r\n\t")
+            or set(url) & set(" \\")
+            or has_control_characters(url)
+            or not _is_host_name(parts.hostname or "")
         ):
             raise self.error(
                 name,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_dli import __version__
 from airflow_provider_dli.api.call import Answer
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
+    DliCertificateError,
     DliError,
     DliNotFoundError,
     DliPermissionError,
     DliTemporaryError,
+    DliValueError,
 )
+from airflow_provider_dli.text import clean
 
 if TYPE_CHECKING:
     import requests
@@ -26,14 +30,25 @@ T = TypeVar("T")
 
 #: Seconds to wait for a connection to be made.
 CONNECT_TIMEOUT = 10.0
+#: The most seconds that a server can ask to wait.
+MAX_RETRY_AFTER = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+# What code raises that reads data of another shape than it expects.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+# JSON can spell half of a character, which no UTF-8 text can hold: no XCom, no log, no request.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def new_session() -> requests.Session:
     """Return a session whose requests say what DLI wants to read on every one of them."""
     import requests
 
+    from airflow_provider_dli.transport import Transport
+
     session = requests.Session()
+    session.mount("https://", Transport())
     session.headers.update({"Content-Type": "application/json", "User-Agent": f"airflow-provider-dli/{__version__}"})
     return session
 
@@ -46,17 +61,27 @@ def exchange(
     project_id: str,
     timeout: float,
 ) -> T:
-    """Send one request, read the answer and translate what went wrong."""
+    """
+    Send one request, read the answer and translate what went wrong.
+
+    :param session: Sends it; see :func:`new_session`.
+    :param call: What to send and how to read the answer.
+    :param connection: Where to.
+    :param authenticate: Makes the request authentic: one of the classes of :mod:`.auth`.
+    :param project_id: Project that the call is about; empty for a call of IAM.
+    :param timeout: Seconds to wait for the next piece of the answer.
+    :raises DliError: It failed; the subclass says in what way. Nothing else is raised.
+    """
     from requests import exceptions
+    from urllib3.exceptions import HTTPError
 
     base = connection.iam_endpoint if call.service == "iam" else connection.endpoint
-    body = None
-    if call.body is not None:
-        body = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
+    path, body = _request_of(call, project_id)
+    secrets = (*connection.secrets, *getattr(authenticate, "secrets", ()))
     try:
         response = session.request(
             call.method,
-            base + call.url_path(project_id),
+            base + path,
             data=body,
             auth=authenticate,
             timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
@@ -66,25 +91,53 @@ def exchange(
             stream=True,
         )
         content = _read_content(response)
-    except exceptions.SSLError as error:
-        raise DliError(
-            f"{call.what} failed: no TLS with {base} ({_cause(error)}). If a CA of your own signed its "
-            f"certificate, set extra field `verify` of connection {connection.conn_id!r} to the path of the CA bundle."
-        ) from None
-    except (exceptions.RequestException, OSError) as error:
+    # A few errors of urllib3, and of the encoding of headers, come through requests as they are.
+    except (exceptions.RequestException, HTTPError, OSError, ValueError) as error:
+        cause = clean(_cause(error), secrets=secrets)
+        if _is_unverified(error):
+            raise DliCertificateError(
+                f"{call.what} failed: no TLS with {base} ({cause}). If a CA of your own signed its certificate, "
+                f"set extra field `verify` of connection {connection.conn_id!r} to the path of the CA bundle."
+            ) from None
         raise DliTemporaryError(
-            f"{call.what} failed: no answer from {base} ({_cause(error)})", nothing_started=_never_sent(error)
+            f"{call.what} failed: no answer from {base} ({cause})", nothing_started=_never_sent(error)
         ) from None
-    return call.read(_answer(call, connection, project_id, response, content))
+    return _read(call, _answer(call, connection, project_id, response, content, secrets))
+
+
+def _request_of(call: Call[Any], project_id: str) -> tuple[str, bytes | None]:
+    """Return path and body as they go over the wire."""
+    try:
+        path, body = call.url_path(project_id), None
+        if call.body is not None:
+            body = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
+    except _UNREADABLE as error:
+        # Not the error's own text, which quotes the value.
+        raise DliValueError(
+            f"{call.what} cannot be sent: a value is no valid text or JSON ({type(error).__name__}). Nothing was sent."
+        ) from None
+    return path, body
+
+
+def _read(call: Call[T], answer: Answer) -> T:
+    try:
+        return call.read(answer)
+    except DliError:
+        raise
+    except _UNREADABLE as error:
+        problem = f"{type(error).__name__}: {answer.text(str(error), 200)}"
+        raise DliTemporaryError(f"{call.what}: the answer cannot be read ({problem})") from None
 
 
 def _answer(
-    call: Call[Any], connection: DliConnection, project_id: str, response: requests.Response, content: bytes
+    call: Call[Any],
+    connection: DliConnection,
+    project_id: str,
+    response: requests.Response,
+    content: bytes,
+    secrets: tuple[str, ...],
 ) -> Answer:
-    try:
-        body = json.loads(content)
-    except ValueError:
-        body = content[:1000].decode(errors="replace")
+    body = _parsed(content)
     status = response.status_code
     if 300 <= status < 400:
         raise DliError(
@@ -94,15 +147,33 @@ def _answer(
         )
     if status < 400 and not isinstance(body, dict):
         raise DliTemporaryError(f"{call.what}: the answer is no JSON object (HTTP {status})", status=status)
-    if status >= 400 or str(body.get("is_success")).lower() == "false":
+    if status >= 400 or _is_false(body.get("is_success")):
         raise DliError.from_answer(
             call.what,
             status,
             body,
             hints=_hints(call, connection, project_id),
             retry_after=_retry_after(response.headers.get("Retry-After")),
+            secrets=secrets,
         )
-    return Answer(body, response.headers)
+    return Answer(body, response.headers, secrets)
+
+
+def _is_false(flag: object) -> bool:
+    return flag is False or (isinstance(flag, str) and flag.lower() == "false")
+
+
+def _parsed(content: bytes) -> Any:
+    """Return the JSON value, without lone surrogates; when it is none, its text."""
+    # A byte that is no UTF-8 spoils one character, not the id of a job that was started.
+    text = content.decode(errors="replace").removeprefix("\ufeff")
+    try:
+        body = json.loads(text)
+        if _SURROGATE.search(content):
+            body = json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return text
+    return body
 
 
 def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError], str]:
@@ -138,15 +209,38 @@ def _never_sent(error: BaseException) -> bool:
     """Tell whether the connection was never made, so that DLI cannot have seen the request."""
     from urllib3 import exceptions
 
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError))
+    never = (exceptions.NewConnectionError, exceptions.ConnectTimeoutError)
+    return any(isinstance(each, never) for each in _layers(error))
+
+
+def _is_unverified(error: BaseException) -> bool:
+    """Tell whether the certificate of the other side did not verify."""
+    from ssl import SSLCertVerificationError
+
+    from urllib3.util.ssl_match_hostname import CertificateError
+
+    return any(isinstance(each, (SSLCertVerificationError, CertificateError)) for each in _layers(error))
+
+
+def _layers(error: object) -> Iterator[BaseException]:
+    """Yield the error and those that it wraps: requests wraps those of urllib3, which wraps those of the socket."""
+    while isinstance(error, BaseException):
+        yield error
+        inner = [getattr(error, "reason", None), getattr(error, "original_error", None), *error.args]
+        error = next((each for each in inner if isinstance(each, BaseException)), None)
 
 
 def _cause(error: BaseException) -> str:
     """Say why there was no answer, without the object addresses that urllib3 writes."""
+    from ssl import SSLError
+
     from urllib3 import exceptions
 
-    reason = getattr(error.args[0] if error.args else None, "reason", None) or error
+    from airflow_provider_dli.transport import TlsConnectionError, without_source
+
+    *_, reason = _layers(error)
+    if isinstance(reason, TlsConnectionError):
+        return f"no TLS connection: {reason.problem}"
     if isinstance(reason, exceptions.NameResolutionError):
         host = getattr(reason, "host", None) or _between_quotes(str(reason))
         return f"the host name {host} is not known here: check it, the region, and this machine's name resolution"
@@ -154,9 +248,11 @@ def _cause(error: BaseException) -> str:
         return f"{str(reason).rpartition(': ')[2]}: is the port right, and does a firewall allow it?"
     if isinstance(reason, exceptions.ConnectTimeoutError):
         return f"no connection within {CONNECT_TIMEOUT:.0f} s: does a firewall allow it?"
-    if isinstance(error, TimeoutError) or "timed out" in str(reason):
+    if isinstance(reason, TimeoutError) or "timed out" in str(reason):
         return "the answer did not come in time"
-    return str(reason).rpartition(": ")[2].strip("()'\" ") or type(reason).__name__
+    if isinstance(reason, OSError) and not isinstance(reason, SSLError):
+        return reason.strerror or str(reason) or type(reason).__name__
+    return without_source(str(reason).rpartition(": ")[2]) or type(reason).__name__
 
 
 def _between_quotes(text: str) -> str:
@@ -164,17 +260,11 @@ def _between_quotes(text: str) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Read the header: seconds, or an HTTP date."""
-    import pendulum
-
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    from email.utils import parsedate_to_datetime
+    """Read the header, seconds or an HTTP date; None when it is missing or unreadable."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
 
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
+        return min(Retry().parse_retry_after(value), MAX_RETRY_AFTER) if value else None
+    except (InvalidHeader, *_UNREADABLE):
         return None
-    return max(0.0, (moment - pendulum.now("UTC")).total_seconds())

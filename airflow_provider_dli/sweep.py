@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.text import clean
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.jobs import Job
@@ -296,7 +297,7 @@ class Report:
         """Name the jobs on which the sweep could not do its work; empty when there are none."""
         failed = [row for row in self.rows if Verdict(row["verdict"]).is_failure]
         lines = [
-            f"job {row['job']} of {row['dag']}.{row['task']}, run {row['run']}: {row['verdict']}: {row['why']}"
+            clean(f"job {row['job']} of {row['dag']}.{row['task']}, run {row['run']}: {row['verdict']}: {row['why']}")
             for row in failed[:_FAILURES_NAMED]
         ]
         if len(failed) > _FAILURES_NAMED:
@@ -358,11 +359,13 @@ def _is_later(job: Candidate, than: Candidate) -> bool:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     head = ("job", "dag", "run", "task", "try", "age", "verdict", "why")
-    cells = [head]
+    cells: list[tuple[str, ...]] = [head]
     for row in rows:
         task = row["task"] if row["map_index"] < 0 else f"{row['task']}[{row['map_index']}]"
         age = "" if row["age"] is None else in_words(row["age"])
         number = "" if row["try"] is None else str(row["try"])
-        cells.append((row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"]))
+        line = (row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"])
+        # Names were read back from tags: whoever may submit jobs writes there what they like.
+        cells.append(tuple(clean(cell) for cell in line))
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
+
+from airflow_provider_dli.text import MESSAGE_LIMIT, clean
 
 T = TypeVar("T")
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True)
+class Answer:
     """
     A successful answer.
 
-    :param body: The JSON object; empty when the answer had none.
+    :param body: The JSON object. It holds no lone surrogates.
     :param headers: HTTP headers, looked up without regard to case.
+    :param secrets: What must not be shown, should the answer repeat it.
     """
 
     body: Mapping[str, Any]
-    headers: Mapping[str, str]
+    # Neither is in the repr: IAM sends the token in a header.
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def text(self, value: object, limit: int = MESSAGE_LIMIT) -> str:
+        """
+        Return text of the answer as it may be shown: see :func:`.clean`. Empty when the value is no text.
+
+        :param value: Any part of the body.
+        :param limit: The most characters. Default 2,000.
+        """
+        return clean(value, limit, secrets=self.secrets) if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,8 @@ class Call(Generic[T]):
     :param what: What it does, for error messages, such as ``status of SQL job 8ecb…``.
     :param method: HTTP method.
     :param path: Path below the endpoint, escaped, with ``{project_id}`` where the project belongs.
-    :param read: Turns the answer into what the caller wants.
+    :param read: Turns the answer into what the caller wants. What it stumbles over (a ``TypeError``, ``ValueError``,
+        ``KeyError`` and the like) becomes a :class:`.DliTemporaryError`.
     :param query: Query parameters; those that are None are left out.
     :param body: JSON body, or None.
     :param service: ``"dli"``, or ``"iam"`` for the identity service.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.api.call import Answer, Call
-from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli.exceptions import DliError, DliTemporaryError
+from airflow_provider_dli.text import NAME_LIMIT, clean
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -58,13 +59,16 @@ def find_project(name: str) -> Call[str]:
     """Find the id of a project by its name (IAM API Reference, "Querying Project Information")."""
 
     def read(answer: Answer) -> str:
-        found = [project for project in answer.body.get("projects") or [] if project.get("name") == name]
+        projects = answer.body.get("projects")
+        if not isinstance(projects, list):
+            raise DliTemporaryError(f"looking up project {name!r}: IAM's answer holds no list of projects")
+        found = [project for project in projects if project.get("name") == name]
         if len(found) != 1:
             raise DliError(
                 f"IAM knows {len(found)} projects named {name!r} for this user. Set the extra field "
                 "`project_id` of the connection instead of `project_name`."
             )
-        return str(found[0]["id"])
+        return _project_id(found[0]["id"])
 
     return Call(
         f"looking up project {name!r}",
@@ -80,17 +84,32 @@ def find_project(name: str) -> Call[str]:
 def _read_token(answer: Answer) -> Token:
     import pendulum
 
-    value = answer.headers.get("X-Subject-Token")
-    token: dict[str, Any] = answer.body.get("token") or {}
-    if not value or not token.get("expires_at"):
-        raise DliError("The IAM endpoint answered without a token: is `iam_endpoint` of the connection really IAM?")
+    value, token = answer.headers.get("X-Subject-Token"), answer.body.get("token")
+    if not value or not isinstance(token, dict) or not token.get("expires_at"):
+        raise DliTemporaryError(
+            "The IAM endpoint answered without a token: is `iam_endpoint` of the connection really IAM?"
+        )
+    if not _fits_a_header(value):
+        raise DliTemporaryError("The token of the IAM endpoint has characters that no header may have.")
     now, expires_at = pendulum.now("UTC"), pendulum.parse(token["expires_at"])
-    assert isinstance(expires_at, pendulum.DateTime)  # noqa: S101 -- a date with a time, by the contract
+    if not isinstance(expires_at, pendulum.DateTime):
+        raise TypeError("expires_at is no date with a time")
     half_life = (expires_at - now) / 2
     project = token.get("project") or {}
     return Token(
         value=value,
         renew_at=expires_at - min(half_life, pendulum.duration(minutes=30)),
-        project_id=project.get("id"),
-        project_name=project.get("name"),
+        project_id=None if project.get("id") is None else _project_id(project["id"]),
+        project_name=None if project.get("name") is None else clean(project["name"], NAME_LIMIT),
     )
+
+
+def _project_id(value: Any) -> str:
+    """Return what becomes part of paths and headers."""
+    if not isinstance(value, str) or not value or not _fits_a_header(value):
+        raise TypeError("the id of the project is no text of printable characters")
+    return value
+
+
+def _fits_a_header(value: str) -> bool:
+    return value.isascii() and value.isprintable()

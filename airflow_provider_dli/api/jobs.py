@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_dli.exceptions import DliJobError, DliValueError
+from airflow_provider_dli.text import clean
 
 if TYPE_CHECKING:
     from pendulum import DateTime, Duration
@@ -89,7 +90,7 @@ class Job:
         if self.state is JobState.CANCELLED and not self.message:
             lines = [f"{self} was cancelled, by a user, another client or the bound `dli.sql.job.timeout`"]
         shown = self.statement.strip().splitlines()[:3]
-        raise DliJobError("\n".join([*lines, *(f"    {line[:200]}" for line in shown)]), job=self)
+        raise DliJobError("\n".join([*lines, *(f"    {clean(line, 200)}" for line in shown)]), job=self)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Cancellation:
 KIND_NAMES = {JobKind.SQL: "SQL"}
 
 # DLI does not say which characters an id has, so only those are refused that could change the path.
-_UNSAFE_IN_JOB_ID = re.compile(r"[\s/\\?#%\x00-\x1f\x7f]|^\.+$")
+_UNSAFE_IN_JOB_ID = re.compile(r"[\s/\\?#%]|^\.+$")
 
 
 def checked_job_id(job_id: object) -> str:
@@ -122,9 +123,14 @@ def checked_job_id(job_id: object) -> str:
     Return the id when it can stand in a path.
 
     :raises DliValueError: It is no text, empty, longer than 64 characters, or has characters that would
-        lead to another path.
+        lead to another path or cannot be seen.
     """
-    if isinstance(job_id, str) and 0 < len(job_id) <= 64 and not _UNSAFE_IN_JOB_ID.search(job_id):
+    if (
+        isinstance(job_id, str)
+        and 0 < len(job_id) <= 64
+        and job_id.isprintable()
+        and not _UNSAFE_IN_JOB_ID.search(job_id)
+    ):
         if job_id != "None":
             return job_id
         raise DliValueError(
@@ -133,7 +139,7 @@ def checked_job_id(job_id: object) -> str:
             field="job_id",
         )
     raise DliValueError(
-        f"job_id {job_id!r} is no DLI job id: it must be text of 1 to 64 characters without blanks, "
+        f"job_id {clean(repr(job_id), 100)} is no DLI job id: it must be text of 1 to 64 characters without blanks, "
         "line breaks or any of / \\ ? # %, such as 8ecb0777-9c70-4529-9935-29ea0946039c.",
         field="job_id",
     )

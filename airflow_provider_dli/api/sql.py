@@ -7,14 +7,16 @@ type ``sql``.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.jobs import Job, JobKind, JobState, checked_job_id
-from airflow_provider_dli.exceptions import DliError, DliValueError
+from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
+from airflow_provider_dli.text import NAME_LIMIT
 
 if TYPE_CHECKING:
     from pendulum import DateTime, Duration
@@ -24,6 +26,9 @@ _SUBMIT_TIMEOUT = 150.0
 
 # The most that DLI puts on one page.
 PAGE_SIZE = 100
+
+# The end of the year 9999: as far as dates go.
+_LAST_MILLISECOND = 253_402_300_799_000
 
 _NAME = re.compile(r"(?!_)(?![0-9]+$)[A-Za-z0-9_]{1,128}")
 
@@ -87,18 +92,13 @@ def submit(
         body["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
 
     def read(answer: Answer) -> Job:
-        if not answer.body.get("job_id"):
-            raise DliError(
-                "DLI accepted the SQL job but gave no job id, so it can be neither followed nor cancelled. "
-                "Look for it in the DLI console and report this to the cloud's support."
-            )
         # A synchronous statement is over when the answer arrives, but only a status call says how it ended.
         return Job(
-            id=str(answer.body["job_id"]),
+            id=_job_id(answer.body.get("job_id"), "DLI accepted the SQL job but gave no usable job id"),
             kind=JobKind.SQL,
             state=JobState.LAUNCHING,
             status="submitted",
-            job_type=str(answer.body.get("job_type") or ""),
+            job_type=answer.text(answer.body.get("job_type"), NAME_LIMIT),
             queue_name=queue_name or "",
             statement=statement,
             tags=dict(tags or {}),
@@ -117,11 +117,17 @@ def submit(
 
 def status(job_id: str) -> Call[Job]:
     """Ask for the state of a job (API page "Querying Job Status")."""
+
+    def read(answer: Answer) -> Job:
+        if not _is_text(answer.body.get("status")):
+            raise DliTemporaryError(f"status of SQL job {job_id}: DLI's answer holds no status")
+        return _read_job(answer, answer.body, job_id)
+
     return Call(
         f"status of SQL job {job_id}",
         "GET",
         f"{_path(job_id)}/status",
-        lambda answer: _read_job(answer.body),
+        read,
         repeatable=True,
         iam_action="dli:jobs:get",
     )
@@ -146,8 +152,7 @@ def progress(job_id: str) -> Call[float | None]:
     """
 
     def read(answer: Answer) -> float | None:
-        value = answer.body.get("progress")
-        return float(value) if isinstance(value, (int, float)) else None
+        return _number(answer.body.get("progress"), 1)
 
     return Call(f"progress of SQL job {job_id}", "GET", f"{_path(job_id, 'v1')}/progress", read, repeatable=True)
 
@@ -162,8 +167,10 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
     """
 
     def read(answer: Answer) -> Rows:
-        columns = [next(iter(column.items())) for column in answer.body.get("schema") or []]
-        return Rows(columns=columns, rows=list(answer.body.get("rows") or []))
+        schema, rows = answer.body.get("schema") or [], answer.body.get("rows") or []
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise TypeError("the rows are no arrays")
+        return Rows(columns=[_column(column) for column in schema], rows=rows)
 
     return Call(
         f"preview of SQL job {job_id}",
@@ -209,9 +216,8 @@ def export_result(
     }
 
     def read(answer: Answer) -> str:
-        if not answer.body.get("job_id"):
-            raise DliError(f"DLI accepted the export of SQL job {job_id} but gave no job id.")
-        return str(answer.body["job_id"])
+        problem = f"DLI accepted the export of SQL job {job_id} but gave no usable job id"
+        return _job_id(answer.body.get("job_id"), problem)
 
     return Call(
         f"export of SQL job {job_id}",
@@ -228,7 +234,7 @@ def check_sql(statement: str, *, database: str | None = None) -> Call[str]:
         "check of the SQL statement",
         "POST",
         "/v1.0/{project_id}/jobs/check-sql",
-        lambda answer: str(answer.body.get("job_type") or ""),
+        lambda answer: answer.text(answer.body.get("job_type"), NAME_LIMIT),
         body={"sql": statement, **({"currentdb": database} if database else {})},
         repeatable=True,
     )
@@ -258,14 +264,24 @@ def list_jobs(
     :param order: ``start_time_desc`` (DLI's default), ``start_time_asc``, ``duration_desc`` or
         ``duration_asc``.
     """
+
+    def read(answer: Answer) -> JobPage:
+        jobs, count = answer.body.get("jobs"), _count(answer.body.get("job_count"))
+        if jobs is None and count == 0:
+            jobs = []
+        # An answer that is taken for an empty list by mistake would have a job started twice.
+        if not isinstance(jobs, list):
+            raise DliTemporaryError("list of SQL jobs: DLI's answer holds no list of jobs")
+        problem = "list of SQL jobs: DLI's answer holds a job without a usable id"
+        return JobPage(
+            jobs=[_read_job(answer, job, _job_id(job.get("job_id"), problem)) for job in jobs], job_count=count or 0
+        )
+
     return Call(
         "list of SQL jobs",
         "GET",
         "/v1.0/{project_id}/jobs",
-        lambda answer: JobPage(
-            jobs=[_read_job(job) for job in answer.body.get("jobs") or []],
-            job_count=int(answer.body.get("job_count") or 0),
-        ),
+        read,
         query={
             "page-size": page_size,
             "current-page": page,
@@ -311,23 +327,37 @@ def _path(job_id: str, version: str = "v1.0") -> str:
     return f"/{version}/{{project_id}}/jobs/{escape(checked_job_id(job_id))}"
 
 
-def _read_job(body: Mapping[str, Any]) -> Job:
-    status = str(body.get("status") or "")
-    count = body.get("result_count")
+def _job_id(value: object, problem: str) -> str:
+    try:
+        return checked_job_id(value)
+    except DliValueError:
+        # Temporary, so that whoever submitted looks for the job: there is one.
+        raise DliTemporaryError(problem) from None
+
+
+def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
+    """Read all that DLI says of a job. Only its id has to be right; what cannot be read of the rest is left out."""
+    status = answer.text(body.get("status"), NAME_LIMIT)
+    statement = body.get("statement")
     return Job(
-        id=str(body.get("job_id") or ""),
+        id=job_id,
         kind=JobKind.SQL,
         state=_state(status),
         status=status or "without a status",
-        message=str(body.get("message") or ""),
-        job_type=str(body.get("job_type") or ""),
-        queue_name=str(body.get("queue_name") or ""),
-        statement=str(body.get("statement") or ""),
+        message=answer.text(body.get("message")),
+        job_type=answer.text(body.get("job_type"), NAME_LIMIT),
+        queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
+        statement=statement if isinstance(statement, str) else "",
         start_time=_moment(body.get("start_time")),
         duration=_duration(body.get("duration")),
-        result_count=count if isinstance(count, int) else None,
+        result_count=_count(body.get("result_count")),
         tags=_read_tags(body.get("tags")),
     )
+
+
+def _column(column: Mapping[str, Any]) -> tuple[str, str]:
+    (name, kind), *_ = column.items()
+    return name, str(kind)
 
 
 def _state(status: str) -> JobState:
@@ -336,17 +366,37 @@ def _state(status: str) -> JobState:
     return JobState[name] if name in JobState.__members__ else JobState.UNKNOWN
 
 
-def _moment(milliseconds: Any) -> DateTime | None:
+def _moment(milliseconds: object) -> DateTime | None:
     import pendulum
 
-    return pendulum.from_timestamp(milliseconds / 1000) if isinstance(milliseconds, (int, float)) else None
+    found = _number(milliseconds, _LAST_MILLISECOND)
+    return None if found is None else pendulum.from_timestamp(found / 1000)
 
 
-def _duration(milliseconds: Any) -> Duration | None:
+def _duration(milliseconds: object) -> Duration | None:
     import pendulum
 
-    return pendulum.duration(milliseconds=milliseconds) if isinstance(milliseconds, (int, float)) else None
+    found = _number(milliseconds, _LAST_MILLISECOND)
+    return None if found is None else pendulum.duration(milliseconds=found)
 
 
-def _read_tags(tags: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
-    return {str(tag.get("key")): str(tag.get("value")) for tag in tags or [] if isinstance(tag, Mapping)}
+def _count(value: object) -> int | None:
+    found = _number(value, 2**63 - 1)
+    return value if found is not None and isinstance(value, int) else None
+
+
+def _number(value: object, largest: float) -> float | None:
+    """Return a number from 0 to ``largest``; None for anything else, such as NaN or a flag."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        return None
+    return value if 0 <= value <= largest else None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _read_tags(tags: object) -> dict[str, str]:
+    found = tags if isinstance(tags, list) else []
+    pairs = [(tag.get("key"), tag.get("value")) for tag in found if isinstance(tag, dict)]
+    return {key: value for key, value in pairs if isinstance(key, str) and isinstance(value, str)}

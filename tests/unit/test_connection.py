@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import certifi
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
@@ -117,6 +118,111 @@ def test_a_missing_or_contradictory_field_is_named(fields, field, sentence):
     assert caught.value.field == field
     assert str(caught.value).startswith("Connection 'my_dli': ")
     assert "canary-secret" not in str(caught.value)
+
+
+AK_SK = {"region": "eu-de", "project_id": "48cc2c48765f481480c7db940d6409d1", "auth_type": "ak_sk"}
+
+
+@pytest.mark.parametrize("character", ["\n", "\r\n", "\0", "\x1b", "\x7f", "\x85", "\u2028", "\ud800"])
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"login": "canary{}secret"}, "login"),
+        ({"login": "canary-secret{}"}, "login"),
+        ({"password": "canary{}secret"}, "password"),
+        ({"password": "canary-secret{}"}, "password"),
+        ({"login": "canary{}secret", "extra": AK_SK}, "login"),
+        ({"extra": {**AK_SK, "security_token": "canary{}secret"}}, "security_token"),
+        ({"host": "canary{}secret"}, "host"),
+        *(
+            ({"extra": {**EXTRA, name: "canary{}secret"}}, name)
+            for name in (
+                "project_name",
+                "project_id",
+                "region",
+                "domain_name",
+                "auth_type",
+                "iam_endpoint",
+                "default_queue",
+                "default_database",
+                "verify",
+            )
+        ),
+    ],
+)
+def test_a_control_character_is_told_without_the_value(fields, field, character):
+    def filled(value):
+        if isinstance(value, dict):
+            return {name: filled(part) for name, part in value.items()}
+        return value.replace("{}", character)
+
+    with pytest.raises(DliValueError) as caught:
+        checked(**filled(fields))
+    assert caught.value.field == field
+    assert f"field `{field}` " in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_blanks_and_line_breaks_around_an_extra_field_do_no_harm():
+    connection = checked(extra={**AK_SK, "security_token": " token\r\n", "project_id": "\tp\n"})
+    assert (connection.security_token, connection.project_id) == ("token", "p")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"login": "ключ", "extra": AK_SK}, "login"),
+        ({"extra": {**AK_SK, "security_token": "canary\xa0secret"}}, "security_token"),
+        ({"extra": {**EXTRA, "project_id": "canary\xa0secret"}}, "project_id"),
+        ({"project_id": "canary\nsecret"}, "project_id"),
+    ],
+)
+def test_what_no_header_can_carry_is_refused(fields, field):
+    with pytest.raises(DliValueError, match="only printable ASCII characters may") as caught:
+        checked(**fields)
+    assert caught.value.field == field
+    assert "canary" not in str(caught.value)
+
+
+def test_names_and_passwords_may_have_letters_of_any_language():
+    assert checked(login="Jürgen", password="пароль 密码").secret == "пароль 密码"
+
+
+class TestVerify:
+    def test_a_file_of_certificates(self):
+        assert checked(extra={**EXTRA, "verify": certifi.where()}).verify == certifi.where()
+
+    def test_a_directory_is_taken_as_requests_does(self, tmp_path):
+        assert checked(extra={**EXTRA, "verify": str(tmp_path)}).verify == str(tmp_path)
+
+    @pytest.mark.parametrize(("value", "verify"), [("", True), ("False", False), (" true ", True), (False, False)])
+    def test_a_flag_may_be_text(self, value, verify):
+        assert checked(extra={**EXTRA, "verify": value}).verify is verify
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            (None, "cannot be read: No such file or directory"),
+            (b"", "is no file of certificates"),
+            (b"no certificate", "is no file of certificates"),
+            (b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n", "is no file of certificates"),
+        ],
+    )
+    def test_anything_else_is_told(self, tmp_path, content, problem):
+        path = tmp_path / "ca.pem"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DliValueError, match=problem) as caught:
+            checked(extra={**EXTRA, "verify": str(path)})
+        assert caught.value.field == "verify"
+        assert f"extra field `verify` is {str(path)!r}" in str(caught.value)
+        assert "Give the path, on this machine, of a file of CA certificates in PEM format" in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a..example.com", "x" * 64 + ".example.com"])
+def test_a_host_that_no_name_server_can_know_is_refused(host):
+    with pytest.raises(DliValueError, match="must be a host name or base URL"):
+        checked(host=host)
 
 
 def test_no_secret_in_the_repr():

@@ -26,6 +26,7 @@ LAYERS = [
     "hooks",
     "compat",
     "exchange",
+    "transport",
     "connection",
     "auth",
     "earlier",
@@ -35,6 +36,7 @@ LAYERS = [
     "threads",
     "api",
     "exceptions",
+    "text",
 ]
 
 

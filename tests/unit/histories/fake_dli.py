@@ -178,7 +178,7 @@ class Session:
         if fault == "refused":
             dli.world.on_failed_call(call, fault, process)
             interruption_point()
-            raise exceptions.ConnectionError(SimpleReason(NewConnectionError(None, "refused")))  # type: ignore[arg-type]
+            raise exceptions.ConnectionError(WrappedError(NewConnectionError(None, "refused")))  # type: ignore[arg-type]
         if fault == "slow":
             dli.world.on_failed_call(call, fault, process)
         arrived: list[tuple[int, Any, str | None]] = []
@@ -224,7 +224,7 @@ class Session:
         return Answer(status, answer_body, url, new_token)
 
 
-class SimpleReason:
+class WrappedError(Exception):
     """The way in which ``requests`` wraps a reason of ``urllib3``."""
 
     def __init__(self, reason: Exception) -> None:
