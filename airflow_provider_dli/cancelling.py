@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
+    DliCertificateError,
     DliError,
     DliNotFoundError,
     DliPermissionError,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # After this many seconds without an answer, another request is sent.
 HEDGE_AFTER = 1.0
+# What no repeat mends.
+_CERTAIN = (DliValueError, DliCertificateError, DliAuthenticationError)
 # How many requests may wait for their answers at the same time.
 _MOST_UNANSWERED = 4
 # The first pause after a refusal, in seconds; each is twice as long as the one before.
@@ -83,7 +86,7 @@ def cancel(
         unanswered -= 1
         if not isinstance(outcome, Exception):
             return outcome
-        if not isinstance(outcome, DliError) or isinstance(outcome, (DliValueError, DliAuthenticationError)):
+        if not isinstance(outcome, DliError) or isinstance(outcome, _CERTAIN):
             raise outcome
         # One such answer may come from a proxy that is in the way: the second in a row counts.
         if isinstance(outcome, (DliNotFoundError, DliPermissionError)) and type(outcome) is type(last):

@@ -73,6 +73,9 @@ CALLS = {
 
 def expected(call, fault):
     """Return the class of the error, or None, and the number of requests."""
+    if call == "cancel" and fault in REFUSED:
+        # While the job is active, whatever DLI said.
+        return None, 2
     if fault in REFUSED:
         return REFUSED[fault], 1
     if fault == "unauthorized":

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_dli import credentials
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.api.jobs import Job, JobKind, JobState
 from airflow_provider_dli.exceptions import DliError, DliJobError
-from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.sweep import Candidate, Judgement, Report, Verdict
 from airflow_provider_dli.text import clean
 
@@ -144,10 +144,10 @@ class TestOnTheWire:
     def test_a_secret_that_an_error_repeats_is_masked(self, dli_local, connect, auth_type):
         hook = connect(auth_type)
         hook.connect()
-        [secret] = {connection.secret for connection in hooks._credentials} or {
+        [secret] = {connection.secret for connection in credentials._known} or {
             dli_local.connection(auth_type)["password"]
         }
-        tokens = [each.token.value for each in hooks._credentials.values() if each.token]
+        tokens = [each.token.value for each in credentials._known.values() if each.token]
         secrets = [secret, *tokens]
         for body in (
             {"error_code": f"c {secret}", "error_msg": f"said {json.dumps(secrets)}", "request_id": secrets[-1]},
@@ -163,7 +163,7 @@ class TestOnTheWire:
 
     def test_a_secret_that_a_job_repeats_is_masked(self, dli_local, hook):
         job = hook.submit_sql_job("select 1")
-        [token] = [each.token.value for each in hooks._credentials.values()]
+        [token] = [each.token.value for each in credentials._known.values()]
         body = {"status": "FAILED", "message": f"bad {token} of {dli_local.password}"}
         dli_local.fault("status", "status", status=200, body=json.dumps(body))
         with pytest.raises(DliJobError, match=re.escape("ended FAILED: bad *** of ***")):

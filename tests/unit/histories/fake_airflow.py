@@ -217,7 +217,9 @@ class FakeAirflow:
         if not process.notes.supervised:
             raise RuntimeError("the supervisor is gone")
 
-    def task_states(self, dag_id: str, run_ids: list[str], task_ids: list[str]) -> dict[tuple[str, str, int], str | None]:
+    def task_states(
+        self, dag_id: str, run_ids: list[str], task_ids: list[str]
+    ) -> dict[tuple[str, str, int], str | None]:
         self.ask()
         notes = current_process().notes
         notes.told_running = notes.role == "worker" and self.ti.state == "running"

@@ -85,7 +85,9 @@ class FakeDli:
         submitter.alive = False
         submitter.notes.__dict__.update(supervised=False, wish=1, signalled=False, timed_out=False)
         now = self.simulation.now
-        job = FakeJob(f"job-{try_number}", mine.tags(), now - 60, FOREVER, "FINISHED", self.plans.cancel_takes, submitter)
+        job = FakeJob(
+            f"job-{try_number}", mine.tags(), now - 60, FOREVER, "FINISHED", self.plans.cancel_takes, submitter
+        )
         job.attempt = identity.read_attempt(job.tags)
         self.jobs[job.id] = job
 

@@ -191,7 +191,8 @@ class World:
                 self.airflow.password = password
 
         if known_after == 0:
-            return know()
+            know()
+            return
         self.reason_to_fail("credentials that are not good any more")
         self.excuse("credentials that are not good any more")
         self.no_way_on = True
