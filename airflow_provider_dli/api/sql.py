@@ -77,7 +77,13 @@ def submit(
     :param tags: Labels for look-ups.
     :raises DliValueError: The statement is empty, or a name has characters that DLI refuses.
     """
-    if not isinstance(statement, str) or not statement.strip():
+    if not isinstance(statement, str):
+        raise DliValueError(
+            f"sql must be one SQL statement as text, not a {type(statement).__name__}: DLI runs one statement per job, "
+            "so use one task per statement.",
+            field="sql",
+        )
+    if not statement.strip():
         raise DliValueError("sql is empty: give one SQL statement as text.", field="sql")
     _check_name("database", database)
     _check_name("queue_name", queue_name)

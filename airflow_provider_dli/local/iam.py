@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -12,14 +13,14 @@ from urllib.parse import urlencode
 from airflow_provider_dli.local.bodies import NameOrId, TokenBody
 from airflow_provider_dli.local.faults import Reply
 from airflow_provider_dli.local.security import Clock, RefusedError, Tokens
-from airflow_provider_dli.local.settings import Identity
+from airflow_provider_dli.local.settings import Identity, Settings
 
 
 class Iam:
     """One account with one user and one project."""
 
-    def __init__(self, identity: Identity, tokens: Tokens, clock: Clock) -> None:
-        self._identity, self._tokens, self._clock = identity, tokens, clock
+    def __init__(self, identity: Identity, settings: Callable[[], Settings], tokens: Tokens, clock: Clock) -> None:
+        self._identity, self._settings, self._tokens, self._clock = identity, settings, tokens, clock
 
     def create_token(self, body: TokenBody, lifetime: float, base_url: str, with_catalog: bool) -> Reply:
         """:raises RefusedError: for a wrong user, password, account or project."""
@@ -72,7 +73,8 @@ class Iam:
     def _check_user(self, body: TokenBody) -> None:
         user = body.auth.identity.password.user
         given = (user.name, user.password, user.domain.name)
-        if given != (self._identity.user, self._identity.password, self._identity.domain):
+        password = self._settings().rotated_secret or self._identity.password
+        if given != (self._identity.user, password, self._identity.domain):
             raise RefusedError(401, "IAM.0101", "The username or password is wrong.")
 
     def _project_of(self, body: TokenBody) -> str | None:

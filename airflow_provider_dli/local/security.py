@@ -129,7 +129,8 @@ class AccessKeys:
     def _check_signature(self, request: Request, signed_headers: list[str], signature: str) -> None:
         if not {"host", "x-sdk-date"} <= set(signed_headers):
             raise _not_authentic("Host and X-Sdk-Date must be signed")
-        if _same(signature, sign(self._identity.secret_key, request, signed_headers)):
+        secret_key = self._settings().rotated_secret or self._identity.secret_key
+        if _same(signature, sign(secret_key, request, signed_headers)):
             self._wrong_in_a_row = 0
             return
         self._wrong_in_a_row += 1

@@ -70,7 +70,7 @@ class Service:
 
         self.tokens = Tokens(self.clock)
         self.keys = AccessKeys(identity, lambda: self.settings, self.clock)
-        self.iam = Iam(identity, self.tokens, self.clock)
+        self.iam = Iam(identity, lambda: self.settings, self.tokens, self.clock)
         self.faults = Faults()
         self.log = RequestLog()
         self.jobs = JobStore()
@@ -185,6 +185,8 @@ class Service:
         self._scripts.append(script)
 
     def change_settings(self, settings: Settings) -> None:
+        if settings.rotated_secret != self.settings.rotated_secret:
+            self.tokens.forget()
         self.settings = settings
         self.runner.make_room()
 

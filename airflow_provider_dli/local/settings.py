@@ -74,6 +74,11 @@ class Settings(BaseModel):
     clock_skew: Annotated[float, Field(ge=-(10**9), le=10**9, allow_inf_nan=False)] = Field(
         0, description="Seconds that the server's clock is ahead (negative: behind)."
     )
+    rotated_secret: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="Password and secret key from now on, in place of those it was started with: those are refused, "
+        "and tokens are void.",
+    )
     lock_after: Annotated[int, Field(ge=1)] = Field(
         5, description="Wrong signatures in a row that lock the access key."
     )

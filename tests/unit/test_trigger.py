@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import XCom
+from airflow.providers.common.compat.sdk import BaseHook, XCom
 
 from airflow_provider_dli import compat, credentials, questions
 from airflow_provider_dli.hooks import dli as hooks
@@ -328,3 +329,147 @@ class TestKillOnAirflowBefore33:
         dli_local.fault("cancel", "latency", seconds=2)
         asyncio.run(killed(trigger_of(job_id), on_kill=False))
         cancelled(dli_local, job_id)
+
+
+class SlowChannel:
+    """
+    The one way to Airflow that all triggers of a triggerer share: one question at a time, each takes a while.
+
+    :param states: What Airflow answers, by task id and map index; None when it has not answered yet.
+    """
+
+    def __init__(self, monkeypatch, seconds, states=None, fails=0):
+        self.questions, self._lock, self._seconds, self._states, self._fails = (
+            [],
+            threading.Lock(),
+            seconds,
+            states,
+            fails,
+        )
+        monkeypatch.setattr(compat, "task_states", self.task_states)
+        monkeypatch.setattr(XCom, "get_one", self.get_one)
+
+    def task_states(self, dag_id, run_ids, task_ids):
+        with self._lock:
+            self.questions.append(("states", len(run_ids), len(task_ids)))
+            time.sleep(self._seconds)
+            if len(self.questions) <= self._fails:
+                raise NoAnswerError("too busy")
+            return {
+                (run_id, task_id, index): self._states(index)
+                for run_id in run_ids
+                for task_id in task_ids
+                for index in range(-1, TestMany.MANY)
+                if self._states(index) != "gone"
+            }
+
+    def get_one(self, **where):
+        with self._lock:
+            self.questions.append("xcom")
+            time.sleep(self._seconds)
+            return f"job-{where['map_index']}"
+
+
+class TestMany:
+    """Hundreds of triggers at once, behind a channel that gives 24 answers a second, as measured."""
+
+    MANY = 200
+    SECONDS = 1 / 24
+
+    @pytest.fixture(autouse=True)
+    def cancelled(self, monkeypatch):
+        """The jobs that are cancelled; of DLI, only what the cancels ask of it matters here."""
+        found = []
+        monkeypatch.setattr(hooks.DliHook, "for_thread", lambda self, **_: self)
+        monkeypatch.setattr(hooks.DliHook, "cancel_job", lambda self, job_id, *_: found.append(job_id))
+        monkeypatch.setattr(JobWatcher, "look", lambda self: None)
+        return found
+
+    def play(self, triggers, on_kill):
+        async def run():
+            running = [asyncio.create_task(event_of(trigger)) for trigger in triggers]
+            await asyncio.sleep(1)
+            for task in running:
+                task.cancel()
+            if on_kill:
+                await asyncio.gather(*(trigger.on_kill() for trigger in triggers))
+            await asyncio.gather(*running, return_exceptions=True)
+            while questions._background:
+                await asyncio.gather(*questions._background)
+
+        began = time.monotonic()
+        asyncio.run(run())
+        return time.monotonic() - began
+
+    def mapped(self):
+        triggers = []
+        for index in range(self.MANY):
+            triggers.append(trigger_of(f"job-{index}"))
+            triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "map_index": index})
+        return triggers
+
+    def in_runs_of_their_own(self):
+        triggers = []
+        for index in range(self.MANY):
+            triggers.append(trigger_of(f"job-{index}"))
+            triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "run_id": f"run {index}"})
+        return triggers
+
+    def in_tasks_of_their_own(self):
+        triggers = []
+        for index in range(self.MANY):
+            triggers.append(trigger_of(f"job-{index}"))
+            triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "task_id": f"load_{index}"})
+        return triggers
+
+    @pytest.mark.parametrize("of", ["mapped", "in_runs_of_their_own", "in_tasks_of_their_own"])
+    @pytest.mark.parametrize("told", [True, False])
+    def test_a_mass_kill_asks_a_few_questions_and_cancels_all(self, connect, monkeypatch, cancelled, of, told):
+        connect()
+        monkeypatch.setattr(compat, "TRIGGERS_ARE_TOLD_OF_KILLS", told)
+        channel = SlowChannel(monkeypatch, self.SECONDS, lambda index: "failed")
+        took = self.play(getattr(self, of)(), on_kill=told)
+        assert sorted(cancelled) == sorted(f"job-{index}" for index in range(self.MANY))
+        # One that warms up, and one or two for all.
+        assert len(channel.questions) <= 5
+        assert took < 5
+
+    @pytest.mark.parametrize("told", [True, False])
+    def test_a_hand_over_leaves_all_jobs_alone(self, connect, monkeypatch, cancelled, told):
+        connect()
+        monkeypatch.setattr(compat, "TRIGGERS_ARE_TOLD_OF_KILLS", told)
+        channel = SlowChannel(monkeypatch, self.SECONDS, lambda index: "deferred")
+        self.play(self.mapped(), on_kill=told)
+        assert cancelled == []
+        assert len([question for question in channel.questions if question != "xcom"]) <= 5
+
+    def test_not_answered_yet_is_not_killed(self, connect, monkeypatch, cancelled):
+        connect()
+        monkeypatch.setattr(questions, "ANSWER_WITHIN", 0.2)
+        SlowChannel(monkeypatch, 0.5, lambda index: "deferred")
+        monkeypatch.setattr(hooks, "OUTAGE_BUDGET", 3)
+        monkeypatch.setattr("airflow_provider_dli.triggers.dli.OUTAGE_BUDGET", 3)
+        self.play(self.mapped()[:20], on_kill=True)
+        assert cancelled == []
+
+    @pytest.mark.parametrize(("state", "killed"), [("failed", True), ("deferred", False)])
+    def test_an_airflow_that_is_too_busy_at_first_is_asked_again(self, connect, monkeypatch, cancelled, state, killed):
+        connect()
+        SlowChannel(monkeypatch, self.SECONDS, lambda index: state, fails=4)
+        self.play(self.mapped()[:20], on_kill=True)
+        assert len(cancelled) == (20 if killed else 0)
+
+    def test_the_connection_is_asked_for_once_for_all_who_wait(self, connect, monkeypatch):
+        connect()
+        asked = []
+        get_connection = BaseHook.get_connection
+
+        def slow(conn_id):
+            asked.append(conn_id)
+            time.sleep(0.3)
+            return get_connection(conn_id)
+
+        monkeypatch.setattr(BaseHook, "get_connection", slow)
+        SlowChannel(monkeypatch, 0, lambda index: "deferred")
+        self.play(self.mapped(), on_kill=True)
+        assert len(asked) <= 2
