@@ -74,7 +74,7 @@ def test_a_triggerer_that_wakes_up_cancels_none_of_the_jobs_that_it_has_lost(
     airflow: LocalAirflow, many_dli: LocalDli
 ) -> None:
     """And then all of its DAG runs are marked failed, and the triggerer that has taken over cancels every job."""
-    runs = {"mapped": 150, "other-1": 25, "other-2": 25}
+    runs = {"mapped": 250, "other-1": 25, "other-2": 25}
     defer(airflow, many_dli, runs)
     first, second = airflow.component("triggerer"), airflow.component("triggerer-2")
     second.start()
@@ -140,7 +140,7 @@ def last_request(dli: LocalDli) -> int:
 def wait_until_all_are_polled(dli: LocalDli, since: int) -> None:
     """Wait until there was a status call for every job after this request."""
     jobs = {job.job_id for job in dli.jobs()}
-    dli.wait_until(lambda dli: jobs <= {call.job_id for call in dli.requests("status", since)}, timeout=60)
+    dli.wait_until(lambda dli: jobs <= {call.job_id for call in dli.requests("status", since)}, timeout=90)
 
 
 def freeze(triggerer: Component) -> None:
@@ -177,6 +177,8 @@ def wait_until_none_is_left(dli: LocalDli) -> list[LocalJob]:
 
 def report(what: str, jobs: list[LocalJob], since: float) -> None:
     """Show how many jobs were cancelled, and when."""
-    first_deletes = sorted(min(deletes) for job in jobs if (deletes := [at for at in job.cancel_requests if at >= since]))
+    first_deletes = sorted(
+        min(deletes) for job in jobs if (deletes := [at for at in job.cancel_requests if at >= since])
+    )
     when = f", {first_deletes[0] - since:+.1f} to {first_deletes[-1] - since:+.1f} s" if first_deletes else ""
     print(f"{what}: {len(first_deletes)} DELETEs{when}; the jobs: {dict(Counter(job.status for job in jobs))}")
