@@ -49,7 +49,7 @@ def many_dli() -> Iterator[LocalDli]:
 
 
 @pytest.fixture
-def airflow(
+def many(
     request: pytest.FixtureRequest, many_dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
     """Airflow of the line that the test asks for, with PostgreSQL: two triggerers are too many for SQLite."""
@@ -67,23 +67,26 @@ def airflow(
         ) as airflow,
     ):
         yield airflow
+        # Not the logs of all tasks, as `conftest` shows them with a failed test.
+        for name in ("triggerer", "triggerer-2"):
+            print(f"--- {name}\n{airflow.component(name).log_tail(50)}")
 
 
-@pytest.mark.parametrize("airflow", lines("3.3"), indirect=True)
+@pytest.mark.parametrize("many", lines("3.3"), indirect=True)
 def test_a_triggerer_that_wakes_up_cancels_none_of_the_jobs_that_it_has_lost(
-    airflow: LocalAirflow, many_dli: LocalDli
+    many: LocalAirflow, many_dli: LocalDli
 ) -> None:
     """And then all of its DAG runs are marked failed, and the triggerer that has taken over cancels every job."""
     runs = {"mapped": 200, "other-1": 20, "other-2": 20}
-    defer(airflow, many_dli, runs)
-    [owner] = owners(airflow, runs)
-    first, second = airflow.component("triggerer"), airflow.component("triggerer-2")
+    defer(many, many_dli, runs)
+    [owner] = owners(many, runs)
+    first, second = many.component("triggerer"), many.component("triggerer-2")
     second.start()
-    airflow.wait_until_healthy("triggerer-2")
+    many.wait_until_healthy("triggerer-2")
 
     freeze(first)
     time.sleep(FROZEN_FOR)
-    assert len(found := owners(airflow, runs)) == 1, "the second triggerer has not taken over all triggers"
+    assert len(found := owners(many, runs)) == 1, "the second triggerer has not taken over all triggers"
     assert owner not in found, "the second triggerer has taken over no trigger"
     woken_at = time.time()
     thaw(first)
@@ -91,7 +94,7 @@ def test_a_triggerer_that_wakes_up_cancels_none_of_the_jobs_that_it_has_lost(
     wrongly_cancelled = [job for job in many_dli.jobs() if job.cancel_requests]
     report("hand-over", many_dli.jobs(), woken_at)
 
-    killed_at = kill(airflow, runs)
+    killed_at = kill(many, runs)
     left = wait_until_none_is_left(many_dli)
     report("kill", many_dli.jobs(), killed_at)
 
@@ -101,12 +104,12 @@ def test_a_triggerer_that_wakes_up_cancels_none_of_the_jobs_that_it_has_lost(
     assert {job.status for job in many_dli.jobs()} == {"CANCELLED"}
 
 
-@pytest.mark.parametrize("airflow", lines("3.2"), indirect=True)
-def test_a_kill_of_very_many_deferred_tasks_leaves_no_job_running(airflow: LocalAirflow, many_dli: LocalDli) -> None:
+@pytest.mark.parametrize("many", lines("3.2"), indirect=True)
+def test_a_kill_of_very_many_deferred_tasks_leaves_no_job_running(many: LocalAirflow, many_dli: LocalDli) -> None:
     runs = {"killed": 400}
-    defer(airflow, many_dli, runs)
+    defer(many, many_dli, runs)
 
-    killed_at = kill(airflow, runs)
+    killed_at = kill(many, runs)
     left = wait_until_none_is_left(many_dli)
     report("kill", many_dli.jobs(), killed_at)
 
