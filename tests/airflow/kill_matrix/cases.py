@@ -64,6 +64,7 @@ class Moment:
     :param leave: Lets what was held go on, after the kill.
     :param has_job: Whether the killed try has, or will have, a job.
     :param lasts: Seconds after the kill within which its job may still come.
+    :param paths: Names of the paths that are played at it; by default those that say so, or do not limit their moments.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Moment:
     leave: Callable[[Run], None] = lambda run: None
     has_job: bool = True
     lasts: float = 0
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -394,6 +396,24 @@ def while_dli_is_busy(run: Run) -> None:
     run.dli.fault("cancel", "status", matching=run.jobs[0].job_id, times=2, status=429, retry_after="30")
 
 
+def with_a_cancel_that_hangs(run: Run) -> None:
+    """DLI never answers the first cancel; another one, on a connection of its own, it does."""
+    while_waiting(run)
+    run.dli.fault("cancel", "hang", matching=run.jobs[0].job_id)
+
+
+def while_dli_is_unavailable(run: Run) -> None:
+    """DLI answers the first six cancels with 503: for longer than Airflow waits for a task that it kills itself."""
+    while_waiting(run)
+    run.dli.fault("cancel", "status", matching=run.jobs[0].job_id, times=6, status=503)
+
+
+def while_dli_refuses(run: Run) -> None:
+    """DLI refuses the first two cancels, with a text and no code, although the job runs."""
+    while_waiting(run)
+    run.dli.fault("cancel", "soft_failure", matching=run.jobs[0].job_id, times=2)
+
+
 def with_a_slow_cancel(run: Run) -> None:
     """Airflow cancels a trigger again every second while it cancels the job."""
     while_waiting(run)
@@ -688,6 +708,20 @@ MOMENTS = [
     Moment("wait", "while waiting", while_waiting),
     Moment("cancel", "while cancelling", while_cancelling),
     Moment("busy", "while waiting, DLI refuses the first cancels for load", while_dli_is_busy),
+    Moment(
+        "hung",
+        "while waiting, DLI does not answer the first cancel",
+        with_a_cancel_that_hangs,
+        paths=("mark-failed", "mark-failed-deferred"),
+    ),
+    Moment(
+        "unavailable",
+        "while waiting, DLI is unavailable for the first cancels",
+        while_dli_is_unavailable,
+        # Nobody sends them SIGKILL.
+        paths=("supervisor-term", "task-term"),
+    ),
+    Moment("refused", "while waiting, DLI refuses the first cancels", while_dli_refuses, paths=("mark-failed",)),
     Moment("slow", "while deferred, the cancel takes long", with_a_slow_cancel),
     Moment("resume", "while resuming after the deferral", while_resuming),
 ]
@@ -726,16 +760,26 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
 }
 """End states of the jobs, where they do not follow from the path."""
 
-ALL = [
-    Case(path, moment)
-    for path in (*PATHS, *RESUMING_PATHS)
-    for moment in MOMENTS
-    if (moment.name in path.moments)
-    or (not path.moments and (moment.name == "wait" if path.alone else moment.name not in ONLY_DEFERRED))
-]
+
+def is_played(path: Path, moment: Moment) -> bool:
+    if moment.paths:
+        return path.name in moment.paths
+    if path.moments:
+        return moment.name in path.moments
+    return moment.name == "wait" if path.alone else moment.name not in ONLY_DEFERRED
+
+
+ALL = [Case(path, moment) for path in (*PATHS, *RESUMING_PATHS) for moment in MOMENTS if is_played(path, moment)]
 """Every path at every moment at which it can happen."""
 
-BY_NAME = {case.name: case for case in ALL}
+# Airflow 2.11 leaves a task that it kills 60 seconds before it sends SIGKILL; the other lines leave it 5.
+ONLY_IN_2 = [
+    Case(path, moment)
+    for path in PATHS
+    for moment in MOMENTS
+    if (path.name, moment.name) == ("mark-failed", "unavailable")
+]
+BY_NAME = {case.name: case for case in (*ALL, *ONLY_IN_2)}
 MAPPED = [Case(path, moment) for path in MAPPED_PATHS for moment in MOMENTS if moment.name == "wait"]
 
 QUICK = {
@@ -764,4 +808,4 @@ QUICK = {
     "execution-timeout-deferred": "wait",
     "triggerer-term": "wait",
 }
-"""Every path but the slowest at one moment, and every moment but "late", "unanswered" and "busy", for a run of two minutes."""
+"""Every path but the slowest at one moment, for a run of two minutes; not at "late", "unanswered", nor on a bad day of DLI."""

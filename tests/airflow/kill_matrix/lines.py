@@ -31,6 +31,10 @@ EVERYWHERE = (
     "mark-failed-deferred.answer",
     "mark-failed-deferred.wait",
     "mark-failed-deferred.busy",
+    "mark-failed-deferred.hung",
+    "mark-failed.hung",
+    "mark-failed.refused",
+    "task-term.unavailable",
     "mark-success-deferred.wait",
     "clear-task-deferred.wait",
     "clear-task-deferred.slow",
@@ -45,10 +49,12 @@ EVERYWHERE = (
 )
 """Names of cases."""
 
-# A heartbeat of 2.11 that tells of a kill may come later than the submit, and a task of 2.11 needs no supervisor.
-MORE: Mapping[str, tuple[str, ...]] = dict.fromkeys(
-    ("3.0", "3.1", "3.2"), ("mark-failed.before", "supervisor-kill-last.wait")
-)
+# A heartbeat of 2.11 that tells of a kill may come later than the submit, and a task of 2.11 needs no supervisor; but a
+# task that it kills gets SIGKILL only after 60 seconds, and one whose supervisor is told to end is told too.
+MORE: Mapping[str, tuple[str, ...]] = {
+    "2.11": ("mark-failed.unavailable", "supervisor-term.unavailable"),
+    **dict.fromkeys(("3.0", "3.1", "3.2"), ("mark-failed.before", "supervisor-kill-last.wait")),
+}
 """Names of more cases, by line."""
 
 SETTINGS: Mapping[str, Mapping[str, object]] = {
