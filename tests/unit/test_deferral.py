@@ -256,6 +256,25 @@ class TestSubmit:
         assert time.monotonic() - began < 5
         cancelled(dli_local, dli_local.jobs()[0].job_id)
 
+    @pytest.mark.parametrize("event", [OVER, {"outcome": "timeout"}], ids=lambda event: event["outcome"])
+    def test_a_job_that_finished_is_a_success_however_late_a_worker_is_there(self, dli_local, context, event):
+        dli_local.will(run_for=1)
+        arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=2)}
+        deferral = deferral_of(task_of(DliSubmitSqlJobOperator, **arguments), context)
+        [job] = dli_local.jobs()
+        dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
+        time.sleep(max(0, deferral.kwargs["deadline"] - time.time()) + 0.5)
+        assert resumed(DliSubmitSqlJobOperator, deferral, context, event, **arguments) == job.job_id
+
+    def test_a_job_that_finished_is_a_success_also_when_the_deferral_failed(self, dli_local, context, monkeypatch):
+        dli_local.will(run_for=1)
+        deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
+        [job] = dli_local.jobs()
+        dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
+        monkeypatch.setattr(XCom, "get_one", lambda **where: job.job_id)
+        task = task_of(DliSubmitSqlJobOperator, sql="select 1")
+        assert task.resume_execution("__fail__", {"error": "Trigger timeout"}, context) == job.job_id
+
     def test_an_earlier_job_that_was_cancelled_meanwhile_is_submitted_afresh_once(self, dli_local, context):
         dli_local.will(run_for=60)
         first = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)

@@ -163,6 +163,21 @@ class TestOverTheWire:
             ("select 2", "FINISHED"),
         ]
 
+    def test_a_changed_statement_is_not_run_when_the_first_one_has_finished(self, dli_local, run, lost, capfd):
+        """As of a template with now(): a second insert would double the data."""
+        job_id = lost(run_for=0, sql="insert into t select 1 -- 10:00")
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        assert run(2, sql="insert into t select 1 -- 10:05") == job_id
+        assert len(dli_local.jobs()) == 1
+        assert "ran something else than this try would: the statement." in capfd.readouterr().out
+
+    def test_but_it_is_with_cancel_or_after_a_clear(self, dli_local, run, lost):
+        job_id = lost(run_for=0)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        run(2, sql="select 2", on_earlier_job="cancel")
+        run(3, sql="select 3", max_tries=5)
+        assert [job.statement for job in dli_local.jobs()] == ["select 1", "select 2", "select 3"]
+
     def test_a_job_of_another_airflow_is_left_alone(self, dli_local, run, lost):
         job_id = lost(run_for=60, generation=identity.generation(OTHER_START, 2))
         run(2)

@@ -121,6 +121,20 @@ def test_a_kill_during_a_submit_that_is_not_answered_cancels_what_dli_has_starte
     assert len(job.cancel_requests) == 1
 
 
+def test_a_kill_during_a_submit_that_is_not_answered_while_the_token_ends(dli_local, start):
+    """The search needs a new token then, and must not get it through what the kill has ended."""
+    dli_local.will(run_for=60)
+    dli_local.fault("submit", "latency", seconds=20, work_done=True)
+    task = start()
+    dli_local.wait_until(states, timeout=10)
+    dli_local.fault("list", "expired_token")
+    killed = task.kill()
+    outcome = task.wait()
+    assert outcome.ended - killed < 4
+    assert "accepted the cancel" in outcome.message
+    wait_until_cancelled(dli_local)
+
+
 def test_a_kill_during_the_submit_stays_for_a_late_answer(dli_local, start):
     """Where nothing sends SIGKILL after 5 s: Airflow does not when it was its supervisor that got SIGTERM."""
     dli_local.will(run_for=60)
@@ -328,15 +342,15 @@ def test_a_kill_does_not_wait_for_as_long_as_a_busy_dli_asks(dli_local, start):
     wait_until_cancelled(dli_local)
 
 
-def job_of_an_earlier_try(connect, sql="select 1"):
+def job_of_an_earlier_try(connect, sql="select 1", max_tries=0, try_number=1):
     earlier = identity.Identity(
         dag_id="dag",
         run_id="again",
         task_id="task",
         map_index=-1,
         statement_index=0,
-        generation=identity.generation(pendulum.datetime(2026, 11, 22), 0),
-        try_number=1,
+        generation=identity.generation(pendulum.datetime(2026, 11, 22), max_tries),
+        try_number=try_number,
         owner="task",
         work=identity.work(sql, None, None, {}),
     )
@@ -368,6 +382,33 @@ def test_a_kill_before_the_look_for_the_job_of_an_earlier_try_cancels_that_one(d
     assert outcome.ended - killed < 3
     assert outcome.error == "DliTaskKilledError"
     wait_until_cancelled(dli_local)
+
+
+@pytest.mark.parametrize("max_tries", [0, 7], ids=["retried", "cleared"])
+def test_a_kill_while_one_of_two_earlier_jobs_is_being_cancelled_cancels_both(dli_local, connect, start, max_tries):
+    """Of a retry, the newer one is to be re-attached to; of a clear, both must go."""
+    dli_local.will(run_for=60, times=2, cancel_takes=3)
+    job_of_an_earlier_try(connect, max_tries=max_tries)
+    job_of_an_earlier_try(connect, max_tries=max_tries, try_number=2)
+    task = start(run_id="again", try_number=3)
+    wait_for_call(dli_local, "cancel")
+    time.sleep(0.5)
+    task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    dli_local.wait_until(lambda dli: states(dli) == ["CANCELLED", "CANCELLED"], timeout=5)
+
+
+def test_a_kill_while_two_earlier_jobs_are_looked_for_cancels_both(dli_local, connect, start):
+    dli_local.will(run_for=60, times=2)
+    job_of_an_earlier_try(connect)
+    job_of_an_earlier_try(connect, try_number=2)
+    dli_local.fault("list", "latency", seconds=2)
+    task = start(run_id="again", try_number=3)
+    wait_for_call(dli_local, "list")
+    task.kill()
+    assert task.wait().error == "DliTaskKilledError"
+    dli_local.wait_until(lambda dli: states(dli) == ["CANCELLED", "CANCELLED"], timeout=5)
 
 
 def test_a_job_that_is_found_after_the_kill_has_looked_in_vain_is_cancelled(dli_local, connect):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.exceptions import (
@@ -16,6 +16,7 @@ from airflow_provider_dli.exceptions import (
     DliJobError,
     DliNotFoundError,
     DliTemporaryError,
+    DliValueError,
 )
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
@@ -263,6 +264,29 @@ class TestCancel:
         with pytest.raises(AirflowFailException, match="job_id"):
             execute(DliCancelJobOperator, job_id=job_id)
         assert dli_local.requests(call="cancel") == []
+
+
+def test_a_list_of_statements_is_told_what_to_do(execute):
+    with pytest.raises(
+        AirflowFailException, match=r"sql must be one SQL statement as text, not a list: .* one task per"
+    ):
+        execute(DliSubmitSqlJobOperator, sql=["select 1", "select 2"])
+
+
+class TestAirflowsOwnQueue:
+    def test_is_not_taken_for_that_of_dli(self):
+        with pytest.raises(DliValueError, match=r"queue='etl' is Airflow's own .*The queue of DLI is queue_name"):
+            DliSubmitSqlJobOperator(task_id="load", sql="select 1", queue="etl")
+
+    def test_can_be_set_through_default_args(self):
+        task = DliSubmitSqlJobOperator(task_id="load", sql="select 1", default_args={"queue": "celery-2"})
+        assert (task.queue, task.queue_name) == ("celery-2", None)
+
+    def test_of_a_mapped_task(self):
+        mapped = DliSubmitSqlJobOperator.partial(task_id="load", dag=DAG("sales", schedule=None)).expand(
+            sql=["select 1"]
+        )
+        assert mapped.unmap({"sql": "select 1"}).queue_name is None
 
 
 def test_operators_have_room_for_templates():

@@ -177,6 +177,38 @@ class TestWaiting:
         assert len(dli_local.requests("status")) > 4
         assert dli_local.job(job_id).cancel_requests == ()
 
+    def test_an_answer_that_drips_is_not_waited_for(self, dli_local, submit, monkeypatch):
+        monkeypatch.setattr(hooks, "FIRST_PATIENCE", 1)
+        job_id = submit(run_for=0.5)
+        dli_local.fault("status", "drip", seconds=0.5)
+        began = time.monotonic()
+        assert fired_by(trigger_of(job_id))["outcome"] == "over"
+        assert time.monotonic() - began < 4
+
+    def test_a_dli_that_is_always_slow_is_waited_for_longer_and_longer(self, dli_local, submit, monkeypatch):
+        monkeypatch.setattr(hooks, "FIRST_PATIENCE", 0.5)
+        job_id = submit(run_for=0.1)
+        dli_local.fault("status", "latency", times=None, seconds=1.2)
+        assert fired_by(trigger_of(job_id))["outcome"] == "over"
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"kind": "status", "status": 404, "body": "<html>no such page</html>"},
+            {"kind": "status", "status": 403, "body": "<html>go away</html>"},
+            {"kind": "status", "status": 400, "error_code": "DLI.0001", "error_msg": "odd"},
+            {"kind": "soft_failure"},
+            {"kind": "redirect"},
+            {"kind": "status", "status": 200, "body": '{"status": 7, "tags": 5}'},
+        ],
+        ids=str,
+    )
+    def test_one_odd_answer_does_a_healthy_job_no_harm(self, dli_local, submit, fault):
+        job_id = submit(run_for=1)
+        dli_local.fault("status", **fault)
+        assert fired_by(trigger_of(job_id))["outcome"] == "over"
+        assert dli_local.job(job_id).cancel_requests == ()
+
     def test_an_airflow_that_does_not_tell_the_connection_is_waited_out(self, submit, monkeypatch):
         job_id = submit(run_for=0)
         connection = os.environ["AIRFLOW_CONN_DLI_DEFAULT"]
