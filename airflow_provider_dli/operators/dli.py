@@ -200,8 +200,8 @@ class DliSubmitSqlJobOperator(_DliOperator):
         self.on_earlier_job = on_earlier_job
         self.deferrable = deferrable
         self.job_id: str | None = None
-        # Whether there may be a job of an earlier try that has not been looked for yet.
-        self._must_look = False
+        # Whether there may be a job that the switch does not follow yet: of an earlier try, or from before a deferral.
+        self._may_have_a_job = False
 
     def execute(self, context: Context) -> str:
         """Submit the statement, or take up the job of an earlier try; wait for the job; return its id."""
@@ -210,7 +210,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
 
     def _execute(self, context: Context) -> str:
         deadline = deadline_of(self)
-        self._must_look = context["ti"].try_number > 1 and self.on_earlier_job != "ignore"
+        self._may_have_a_job = context["ti"].try_number > 1 and self.on_earlier_job != "ignore"
         if self._looks_for_earlier(context["ti"].try_number):
             # Killed before it comes to it, it still has to look for a job that an earlier try has left running.
             hook = self._connected_hook(watch=_watch_nothing)
@@ -308,10 +308,12 @@ class DliSubmitSqlJobOperator(_DliOperator):
     @contextmanager
     def _resumed(self) -> Iterator[DliHook]:
         """Be ready to cancel the job of a task that is resumed, also when it was killed before it came to this."""
+        self._may_have_a_job = True
         hook = self._connected_hook(watch=_watch_nothing)
         with self._cancelling(hook):
             if self.job_id is not None:
                 self._switch.follow(self.job_id)
+            self._may_have_a_job = False
             yield hook
 
     def _watch_until(self, deadline: float | None) -> Callable[[], None]:
@@ -491,7 +493,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
 
     @property
     def _may_leave_a_job(self) -> bool:
-        return self._must_look or super()._may_leave_a_job
+        return self._may_have_a_job or super()._may_leave_a_job
 
     def _job_of_earlier_try(self, hook: DliHook, mine: identity.Identity) -> Job | None:
         """Return the job of an earlier try that serves this one too, if there is one; cancel what must not go on."""
@@ -509,7 +511,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
         found = judge(self._earlier_jobs(hook, mine, reuse), mine, reuse)
         # Killed while it cancels some of them, it must not leave the others behind either.
         self._switch.follow(*_still_running(found))
-        self._must_look = False
+        self._may_have_a_job = False
         self._cancel_earlier(hook, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
         serves = None
         for earlier in found:

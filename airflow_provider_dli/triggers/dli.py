@@ -157,7 +157,8 @@ class DliJobTrigger(BaseTrigger):
     async def _reread_connection(self, hook: DliHook) -> bool:
         """Ask Airflow for the connection once more, because it is refused; return whether it has changed."""
         try:
-            is_new = hook.use_connection(await airflow().connections.answer(self.dli_conn_id))
+            connection = await airflow().connections.answer(self.dli_conn_id)
+            is_new = await run_in_thread(partial(hook.use_connection, connection))
         except Exception as error:  # the refusal itself says enough
             self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
             return False
@@ -172,7 +173,9 @@ class DliJobTrigger(BaseTrigger):
             pause, give_up_at = 1.0, time.monotonic() + OUTAGE_BUDGET
             while self._hook is None:
                 try:
-                    hook.use_connection(await airflow().connections.answer(self.dli_conn_id))
+                    connection = await airflow().connections.answer(self.dli_conn_id)
+                    # In a thread, for a CA bundle may have to be read.
+                    await run_in_thread(partial(hook.use_connection, connection))
                     self._hook = await self._connect(hook)
                 except Exception as error:
                     is_outage = not isinstance(error, DliError) or isinstance(error, DliTemporaryError)

@@ -21,7 +21,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_dli import compat, credentials
-from airflow_provider_dli.exceptions import DliError, DliJobError, DliNotFoundError, DliTaskKilledError
+from airflow_provider_dli.exceptions import (
+    DliAuthenticationError,
+    DliError,
+    DliJobError,
+    DliNotFoundError,
+    DliTaskKilledError,
+)
 from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
@@ -274,6 +280,15 @@ class TestSubmit:
         monkeypatch.setattr(XCom, "get_one", lambda **where: job.job_id)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
         assert task.resume_execution("__fail__", {"error": "Trigger timeout"}, context) == job.job_id
+
+    def test_credentials_that_are_refused_when_it_is_resumed_let_airflow_try_again(self, dli_local, context):
+        """The job runs on, and only a next try can see to it."""
+        dli_local.will(run_for=60)
+        deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
+        dli_local.settings(rotated_secret="another")
+        credentials._known.clear()
+        with pytest.raises(DliAuthenticationError):
+            resumed(DliSubmitSqlJobOperator, deferral, context, {"outcome": "error"}, sql="select 1")
 
     def test_an_earlier_job_that_was_cancelled_meanwhile_is_submitted_afresh_once(self, dli_local, context):
         dli_local.will(run_for=60)
