@@ -331,9 +331,15 @@ def _check_admin(scope: Any) -> None:
     # Somebody else's name may have been pointed at us.
     if name != "localhost" and not _is_loopback(name.strip("[]")):
         raise _not_for_you(f"this machine only, not through the name {name[:100]!r}")
-    # Browsers say where a call comes from; "none" is the user, at the address bar.
+    # Browsers say where a call comes from; "none" is the user, at the address bar. A link that the user follows in
+    # another page, such as Airflow's, may show something: it changes nothing, and the other page cannot read it.
     origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none")
-    if site not in ("none", "same-origin"):
+    follows_a_link = (
+        scope["method"] == "GET"
+        and headers.get(b"sec-fetch-mode") == "navigate"
+        and headers.get(b"sec-fetch-dest") == "document"
+    )
+    if site not in ("none", "same-origin") and not follows_a_link:
         raise _not_for_you(f"programs, not from web pages (Sec-Fetch-Site: {site[:100]})")
     if origin not in (None, f"http://{host}"):
         raise _not_for_you(f"programs, not from web pages (Origin: {origin[:100]})")

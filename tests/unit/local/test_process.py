@@ -248,6 +248,8 @@ ADMIN_CALLS = [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "something new"},
+        # In a frame.
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
         {"Host": "evil.example"},
         {"Host": "127.0.0.1.evil.example"},
     ],
@@ -271,6 +273,14 @@ def test_the_admin_api_is_for_its_own_pages_and_the_address_bar(dli_local):
         {},
     ):
         assert requests.post(f"{dli_local.url}/_local/reset", headers=headers, timeout=10).status_code == 200
+
+
+def test_a_link_in_another_page_opens_the_list_of_jobs_and_changes_nothing(dli_local):
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert requests.get(f"{dli_local.url}/_local/jobs", headers=headers, timeout=10).status_code == 200
+    for origin in ({}, {"Origin": "https://evil.example"}):
+        answer = requests.post(f"{dli_local.url}/_local/reset", headers={**headers, **origin}, timeout=10)
+        assert answer.status_code == 403
 
 
 def test_a_caller_cannot_claim_another_address(dli_local, wire):
