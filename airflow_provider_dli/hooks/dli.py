@@ -51,7 +51,7 @@ URGENT_TIMEOUT = 3.0
 # How long a cancel that a killed task waits for is repeated, in seconds, as long as the process is let live.
 CANCEL_WITHIN = 30.0
 # How long one look at a waiting job may take at first, in seconds; twice as long after each that took longer.
-FIRST_PATIENCE = 10.0
+FIRST_PATIENCE = 15.0
 # How long a waiting task bears that DLI is away, in seconds.
 OUTAGE_BUDGET = 1800.0
 # The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.

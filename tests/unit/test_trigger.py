@@ -454,8 +454,10 @@ class TestMany:
             triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "task_id": f"load_{index}"})
         return triggers
 
-    @pytest.mark.parametrize("of", ["mapped", "in_runs_of_their_own", "in_tasks_of_their_own"])
-    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize(
+        ("of", "told"),
+        [("mapped", True), ("mapped", False), ("in_runs_of_their_own", True), ("in_tasks_of_their_own", False)],
+    )
     def test_a_mass_kill_asks_a_few_questions_and_cancels_all(self, connect, monkeypatch, cancelled, of, told):
         connect()
         monkeypatch.setattr(compat, "TRIGGERS_ARE_TOLD_OF_KILLS", told)
