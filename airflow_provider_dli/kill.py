@@ -75,15 +75,15 @@ class KillSwitch:
         self,
         cancel: Callable[[str], Cancellation] | None,
         log: Logger,
-        reread_connection: Callable[[], bool] | None = None,
+        reread_connection: Callable[[], object] | None = None,
     ) -> Iterator[KillSwitch]:
         """
         Be ready to cancel.
 
         :param cancel: Cancels a job by its id; called in threads. None when a kill shall leave the jobs alone.
         :param log: Where those threads report what they did.
-        :param reread_connection: Called in the main thread when the credentials were refused; tells whether there are
-            others now.
+        :param reread_connection: Called in the main thread when the credentials were refused, before what was refused
+            is tried once more.
         """
         self._reset(cancel, log, reread_connection)
         if self.killed:
@@ -222,7 +222,7 @@ class KillSwitch:
         self,
         cancel: Callable[[str], Cancellation] | None,
         log: Logger | None,
-        reread_connection: Callable[[], bool] | None,
+        reread_connection: Callable[[], object] | None,
     ) -> None:
         self._cancel = cancel
         self._log = log
@@ -259,11 +259,12 @@ class KillSwitch:
         if is_refused and self._reread_connection is not None:
             # Here, for only the main thread may ask Airflow for anything, and it is not inside such a question now.
             reread_connection, self._reread_connection = self._reread_connection, None
-            if reread_connection():
-                self._jobs = {job_id: _Fate() if fate.is_refused else fate for job_id, fate in self._jobs.items()}
-                self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
-                self._orders.put(True)
-                self._wait_until_settled(self._time_left())
+            reread_connection()
+            # Once more in any case: it may have been read again already, just when the cancel was refused.
+            self._jobs = {job_id: _Fate() if fate.is_refused else fate for job_id, fate in self._jobs.items()}
+            self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
+            self._orders.put(True)
+            self._wait_until_settled(self._time_left())
         self._wait_until_reported()
 
     def _wait_until_settled(self, seconds: float) -> None:

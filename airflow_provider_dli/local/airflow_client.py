@@ -174,6 +174,15 @@ class AirflowClient:
                 raise TimeoutError(f"{what} is {found}, not {' or '.join(sorted(wanted))}, after {timeout:g} s")
             time.sleep(0.2)
 
+    def set_connection(self, connection: Mapping[str, object]) -> None:
+        """Save a connection of the form, a new one or a changed one."""
+        body = dict(connection)
+        if "detail" in self._request("POST", "connections", body, accept=(409,)):
+            self._request("PATCH", f"connections/{body['connection_id']}", body)
+
+    def delete_connection(self, conn_id: str) -> None:
+        self._request("DELETE", f"connections/{conn_id}")
+
     def _request(self, method: str, path: str, body: Json | None = None, accept: tuple[int, ...] = ()) -> Json:
         with self._turn:
             if "Authorization" not in self._session.headers:
