@@ -249,6 +249,14 @@ class TestCancel:
 
 
 class TestRepeats:
+    @pytest.mark.parametrize("retry_after", ["0", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:00"])
+    def test_a_dli_that_asks_to_be_asked_at_once_is_not_asked_in_a_loop(self, dli_local, hook, retry_after):
+        hook.connect()
+        dli_local.fault("list", "status", times=3, status=429, retry_after=retry_after)
+        began = time.monotonic()
+        hook.send(sql.list_jobs())
+        assert time.monotonic() - began >= 1.5
+
     def test_retry_after_is_kept(self, dli_local, hook):
         hook.connect()
         dli_local.fault("list", "status", status=429, error_code="APIG.0308", error_msg="slow down", retry_after="1")

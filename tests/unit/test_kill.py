@@ -129,6 +129,7 @@ def test_a_kill_during_a_submit_that_is_not_answered_while_the_token_ends(dli_lo
     task = start()
     dli_local.wait_until(states, timeout=10)
     time.sleep(2.5)  # a token is renewed after half its life
+    dli_local.fault("token", "latency", seconds=0.6)
     killed = task.kill()
     outcome = task.wait()
     assert outcome.ended - killed < 4

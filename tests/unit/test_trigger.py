@@ -503,7 +503,7 @@ class TestMany:
             time.sleep(0.3)
             return get_connection(conn_id)
 
-        monkeypatch.setattr(BaseHook, "get_connection", slow)
+        monkeypatch.setattr(BaseHook, "get_connection", staticmethod(slow))
         SlowChannel(monkeypatch, 0, lambda index: "deferred")
         self.play(self.mapped(), on_kill=True)
-        assert len(asked) <= 2
+        assert 1 <= len(asked) <= 2
