@@ -41,19 +41,14 @@ def line(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def python(line: str, lines: Path) -> str:
-    """The interpreter of an environment with this line."""
-    return install(line, lines)
-
-
-@pytest.fixture(scope="module")
 def airflow(
-    line: str, python: str, dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
+    line: str, lines: Path, dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
     """Airflow of this line, with the DAGs of the kill matrix."""
     if not path("postgres"):
         # Where it has to be played, a skip would look like a success.
         (pytest.fail if os.environ.get("DLI_TEST_NO_SKIP") else pytest.skip)("PostgreSQL is not installed")
+    python = install(line, lines)
     dags = tmp_path_factory.mktemp("dags")
     for name in ("kill_matrix.py", "sweep.py"):
         shutil.copy(Path(__file__).parent / "dags" / name, dags)
@@ -75,9 +70,10 @@ def outcomes(request: pytest.FixtureRequest, line: str, airflow: LocalAirflow, d
         return stage.play(cases)
 
 
-@pytest.mark.parametrize("line", OLDER_AIRFLOWS, indirect=True, scope="module")
-def test_the_dags_that_users_copy(python: str, tmp_path: Path) -> None:
-    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, python))
+# Not by the fixture `line`: pytest would play its tests in between those of the kills, and start each Airflow again.
+@pytest.mark.parametrize("of_line", OLDER_AIRFLOWS)
+def test_the_dags_that_users_copy(of_line: str, lines: Path, tmp_path: Path) -> None:
+    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, install(of_line, lines)))
 
 
 @pytest.mark.parametrize(
