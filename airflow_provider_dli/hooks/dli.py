@@ -417,7 +417,6 @@ class DliHook(BaseHook):
     def _send_authenticated(self, call: Call[T], within: float | None) -> T:
         """Send a call once, and once more each with a new token and a new connection if the credentials are refused."""
         connection = self.read_connection()
-        credentials = credentials_of(connection)
         with_token = connection.auth_type == "password" and not call.anonymous
         stale = None
         try:
@@ -436,7 +435,8 @@ class DliHook(BaseHook):
             except DliAuthenticationError as error:
                 refusal = error
         if self._access.connection == connection and (self._of_thread or not self.reread_connection()):
-            credentials.refuse(refusal)
+            if not with_token:  # (that IAM refuses a password was noted when it did)
+                credentials_of(connection).refuse(refusal)
             raise refusal
         return self._send_once(call, self.read_connection(), within)
 

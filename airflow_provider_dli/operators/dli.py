@@ -63,6 +63,8 @@ _ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
 _SWEPT_STATES = ("LAUNCHING", "RUNNING")
 # How long the sweep waits for the end of all jobs that it has cancelled, in seconds.
 _CONFIRM_WITHIN = 300.0
+# How long DLI may take to tell a resumed task how its job has ended, although its time is over, in seconds.
+_TOLD_ONCE_MORE_WITHIN = 30.0
 # How long the sweep repeats the cancel of one job, in seconds: there may be thousands, and it comes again.
 _SWEPT_WITHIN = 5.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
@@ -155,11 +157,14 @@ class DliSubmitSqlJobOperator(_DliOperator):
         when DLI has the job, and nothing cancels it afterwards.
     :param cancel_on_kill: Whether a killed or failing task cancels its job. Default True.
     :param on_earlier_job: What a later try does with the job of an earlier one. ``"reattach"`` (default): an automatic
-        retry waits for a job that still runs, and takes the result of one that has finished, if it runs the same; a
-        cleared task cancels what still runs and runs again. ``"cancel"``: cancel what still runs, run again.
-        ``"ignore"``: do not look; needs no right to list jobs, but a job may then run twice.
+        retry waits for a job that still runs, if it runs the same, and takes the result of one that has finished, with
+        a warning if it ran something else; a cleared task cancels what still runs and runs again. ``"cancel"``: cancel
+        what still runs, run again. ``"ignore"``: do not look; needs no right to list jobs, but a job may then run
+        twice.
     :raises DliJobError: The job failed or was cancelled.
     :raises DliError: DLI could not be reached or refused the job.
+    :raises AirflowFailException: What no retry mends, and no job is left: a wrong field, a certificate that does not
+        verify, refused credentials, a missing right.
     """
 
     template_fields: Sequence[str] = (
@@ -267,7 +272,9 @@ class DliSubmitSqlJobOperator(_DliOperator):
             if (job := self._has_finished(hook)) is None:
                 # The time is up for a job that still runs, not for one that waited for a worker to notice its end.
                 require_over(event)
-                hook.watch = self._watch_until(deadline)
+                # The trigger has seen the end: DLI gets a while to tell it once more.
+                late = None if deadline is None else max(deadline, time.time() + _TOLD_ONCE_MORE_WITHIN)
+                hook.watch = self._watch_until(late)
                 job = hook.wait_for_job(self.job_id, poll_interval=self.poll_interval)
             return self._result(hook, context, job, deadline, is_earlier)
 

@@ -251,7 +251,8 @@ class TestSubmit:
             DliSubmitSqlJobOperator.execute.__wrapped__(task, context)
         cancelled(dli_local, dli_local.jobs()[0].job_id)
 
-    def test_the_time_of_the_deferral_counts_when_dli_is_away_afterwards(self, dli_local, context):
+    def test_the_time_of_the_deferral_counts_when_dli_is_away_afterwards(self, dli_local, context, monkeypatch):
+        monkeypatch.setattr(operators, "_TOLD_ONCE_MORE_WITHIN", 2)
         dli_local.will(run_for=60)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1", execution_timeout=timedelta(seconds=2))
         deferral = deferral_of(task, context)
@@ -271,6 +272,15 @@ class TestSubmit:
         dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
         time.sleep(max(0, deferral.kwargs["deadline"] - time.time()) + 0.5)
         assert resumed(DliSubmitSqlJobOperator, deferral, context, event, **arguments) == job.job_id
+
+    def test_nor_does_a_dli_that_stumbles_when_the_worker_is_late_make_a_timeout_of_it(self, dli_local, context):
+        dli_local.will(run_for=1)
+        arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=2)}
+        deferral = deferral_of(task_of(DliSubmitSqlJobOperator, **arguments), context)
+        [job] = dli_local.jobs()
+        time.sleep(max(0, deferral.kwargs["deadline"] - time.time()) + 0.5)
+        dli_local.fault("status", "status", times=3, status=503)
+        assert resumed(DliSubmitSqlJobOperator, deferral, context, **arguments) == job.job_id
 
     def test_a_job_that_finished_is_a_success_also_when_the_deferral_failed(self, dli_local, context, monkeypatch):
         dli_local.will(run_for=1)
