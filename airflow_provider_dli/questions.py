@@ -13,14 +13,12 @@ import weakref
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_dli import compat, identity
+from airflow_provider_dli.connection import DliConnection
 from airflow_provider_dli.sweep import GONE
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,6 +43,14 @@ class TaskInstanceKey(NamedTuple):
     def of(cls, ti: Any) -> TaskInstanceKey:
         """Return the key of one of Airflow's task instances."""
         return cls(ti.dag_id, ti.run_id, ti.task_id, identity.map_index_of(ti))
+
+
+class ConnectionKey(NamedTuple):
+    """A connection, and what a trigger puts in the place of its fields."""
+
+    conn_id: str
+    region: str | None
+    project_id: str | None
 
 
 class Questions(Generic[K, V]):
@@ -100,7 +106,7 @@ class Airflow:
     def __init__(self) -> None:
         self.states: Questions[TaskInstanceKey, str | None] = Questions(_states)
         self.job_ids: Questions[TaskInstanceKey, str | None] = Questions(partial(_one_by_one, pushed_job_id))
-        self.connections: Questions[str, Connection] = Questions(partial(_one_by_one, _connection))
+        self.connections: Questions[ConnectionKey, DliConnection] = Questions(partial(_one_by_one, _connection))
         self.cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
         self.is_warm = False
 
@@ -137,10 +143,13 @@ def pushed_job_id(key: TaskInstanceKey) -> str | None:
     return None if found is None else str(found)
 
 
-def _connection(conn_id: str) -> Connection:
+def _connection(key: ConnectionKey) -> DliConnection:
     from airflow.providers.common.compat.sdk import BaseHook
 
-    return BaseHook.get_connection(conn_id)
+    # Read here too, for that asks Airflow as well: to mask the secrets.
+    return DliConnection.from_airflow(
+        BaseHook.get_connection(key.conn_id), region=key.region, project_id=key.project_id
+    )
 
 
 async def _one_by_one(ask: Callable[[K], V], keys: Sequence[K]) -> dict[K, V | Exception]:

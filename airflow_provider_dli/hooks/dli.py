@@ -31,7 +31,6 @@ from airflow_provider_dli.threads import call_in_thread, pause
 
 if TYPE_CHECKING:
     import requests
-    from airflow.providers.common.compat.sdk import Connection
     from pendulum import DateTime
     from tenacity import RetryCallState
 
@@ -122,19 +121,13 @@ class DliHook(BaseHook):
         :raises DliValueError: A field of the connection is missing or contradicts another one.
         """
         if self._access.connection is None:
-            self.use_connection(self.get_connection(self.dli_conn_id))
+            self.use_connection(self._asked_connection())
         return cast("DliConnection", self._access.connection)
 
-    def use_connection(self, connection: Connection) -> bool:
-        """
-        Use this connection from now on, in all copies of this hook too; return whether it is another one than before.
-
-        :param connection: As Airflow gives it.
-        :raises DliValueError: A field of the connection is missing or contradicts another one.
-        """
-        found = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
-        is_new = found != self._access.connection
-        self._access.connection = found
+    def use_connection(self, connection: DliConnection) -> bool:
+        """Use this connection from now on, in all copies of this hook too; return whether it is another than before."""
+        is_new = connection != self._access.connection
+        self._access.connection = connection
         return is_new
 
     def reread_connection(self) -> bool:
@@ -144,7 +137,7 @@ class DliHook(BaseHook):
         Somebody may have rotated a password, or put in new temporary keys. Never raises.
         """
         try:
-            is_new = self.use_connection(self.get_connection(self.dli_conn_id))
+            is_new = self.use_connection(self._asked_connection())
         except Exception as error:  # of another kind in every Airflow; the refusal itself says enough
             self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
             return False
@@ -393,8 +386,7 @@ class DliHook(BaseHook):
         hook._give_up_after = 0
         hook._access = _Access()
         try:
-            connection = self.get_connection(self.dli_conn_id)
-            fields = DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
+            fields = self._asked_connection()
             step = f"IAM at {fields.iam_endpoint}" if fields.auth_type == "password" else f"DLI at {fields.endpoint}"
             hook.connect()
             step = f"DLI at {fields.endpoint}"
@@ -402,6 +394,10 @@ class DliHook(BaseHook):
         except Exception as error:  # the edge of the button: everything becomes a sentence
             return False, f"{step}: {error}"
         return True, f"{step} answers, and {fields.user!r} may list the jobs of project {hook._project_id(fields)}."
+
+    def _asked_connection(self) -> DliConnection:
+        connection = self.get_connection(self.dli_conn_id)
+        return DliConnection.from_airflow(connection, region=self.region, project_id=self.project_id)
 
     def _seconds_to_wait(self, state: RetryCallState) -> float:
         import tenacity

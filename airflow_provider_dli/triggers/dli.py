@@ -14,11 +14,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_dli import compat
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import OUTAGE_BUDGET, DliHook, JobWatcher
-from airflow_provider_dli.questions import TaskInstanceKey, airflow, in_background
+from airflow_provider_dli.questions import ConnectionKey, TaskInstanceKey, airflow, in_background
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.jobs import Cancellation, Job
+    from airflow_provider_dli.connection import DliConnection
 
 #: What an event says under ``outcome``: all jobs are over; the deadline has passed; the trigger cannot go on.
 OVER, TIMEOUT, ERROR = "over", "timeout", "error"
@@ -157,8 +158,7 @@ class DliJobTrigger(BaseTrigger):
     async def _reread_connection(self, hook: DliHook) -> bool:
         """Ask Airflow for the connection once more, because it is refused; return whether it has changed."""
         try:
-            connection = await airflow().connections.answer(self.dli_conn_id)
-            is_new = await run_in_thread(partial(hook.use_connection, connection))
+            is_new = hook.use_connection(await self._asked_connection())
         except Exception as error:  # the refusal itself says enough
             self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
             return False
@@ -173,9 +173,7 @@ class DliJobTrigger(BaseTrigger):
             pause, give_up_at = 1.0, time.monotonic() + OUTAGE_BUDGET
             while self._hook is None:
                 try:
-                    connection = await airflow().connections.answer(self.dli_conn_id)
-                    # In a thread, for a CA bundle may have to be read.
-                    await run_in_thread(partial(hook.use_connection, connection))
+                    hook.use_connection(await self._asked_connection())
                     self._hook = await self._connect(hook)
                 except Exception as error:
                     is_outage = not isinstance(error, DliError) or isinstance(error, DliTemporaryError)
@@ -186,6 +184,9 @@ class DliJobTrigger(BaseTrigger):
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
         return self._hook
+
+    async def _asked_connection(self) -> DliConnection:
+        return await airflow().connections.answer(ConnectionKey(self.dli_conn_id, self.region, self.project_id))
 
     async def _connect(self, hook: DliHook) -> DliHook:
         try:

@@ -25,6 +25,7 @@ import pytest
 import tenacity
 
 from airflow_provider_dli import cancelling, compat, credentials, deferral, identity, kill, questions, threads
+from airflow_provider_dli.connection import DliConnection
 from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.triggers import dli as triggers
@@ -431,7 +432,7 @@ def installed() -> Iterator[None]:
         patch.setattr(hooks, "new_session", lambda: _world[-1].dli.session())
         patch.setattr(compat, "task_states", lambda *where, **also: _world[-1].airflow.task_states(*where, **also))
         patch.setattr(questions, "pushed_job_id", lambda ti: _world[-1].airflow.pushed_job_id(ti))
-        patch.setattr(questions, "_connection", lambda conn_id: _connection())
+        patch.setattr(questions, "_connection", lambda key: DliConnection.from_airflow(_connection()))
         # So that Airflow's configuration needs not be read again and again.
         values = {("dli", "deployment"): "ours"}
         patch.setattr(
