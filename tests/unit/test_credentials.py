@@ -90,7 +90,7 @@ class TestOneFlight:
         dli_local.fault("token", "hang", seconds=8)
         hanging = DliHook()
         hanging._give_up_after = 0  # nothing of it is left for the next test
-        threading.Thread(target=lambda: all_at_once(lambda _: hanging.connect(), 1), daemon=True).start()
+        threading.Thread(target=lambda: all_at_once(lambda _: hanging.get_job(job_id), 1), daemon=True).start()
         dli_local.wait_until(lambda dli: [each for each in dli.requests("token") if each.answered_at is None])
         began = time.monotonic()
         assert urgent.cancel_job(job_id).accepted
