@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -519,7 +520,10 @@ class DliSubmitSqlJobOperator(_DliOperator):
         # Killed while it cancels some of them, it must not leave the others behind either.
         self._switch.follow(*_still_running(found))
         self._may_have_a_job = False
-        self._cancel_earlier(hook, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+        ended = self._cancel_earlier(hook, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+        if ended:
+            # One that has finished before its cancel came has done its work after all.
+            found = judge([ended.get(earlier.job.id, earlier.job) for earlier in found], mine, reuse)
         serves = None
         for earlier in found:
             if earlier.verdict is Verdict.LEAVE:
@@ -583,14 +587,19 @@ class DliSubmitSqlJobOperator(_DliOperator):
                 request_id=error.request_id,
             ) from error
 
-    def _cancel_earlier(self, hook: DliHook, unwanted: Sequence[Earlier]) -> None:
+    def _cancel_earlier(self, hook: DliHook, unwanted: Sequence[Earlier]) -> dict[str, Job]:
+        """Cancel these jobs, and return how they have ended, by id."""
         for earlier in unwanted:
             job = earlier.job
             self.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
             hook.cancel_job(job.id)
+        ended = {}
         for earlier in unwanted:
-            hook.wait_for_job(earlier.job.id, poll_interval=self.poll_interval)
+            job = hook.wait_for_job(earlier.job.id, poll_interval=self.poll_interval)
             self._switch.forget(earlier.job.id)
+            # With the tags of the list, for a status call need not tell them.
+            ended[earlier.job.id] = replace(earlier.job, state=job.state, status=job.status)
+        return ended
 
 
 class DliCancelJobOperator(_DliOperator):

@@ -171,6 +171,12 @@ class TestOverTheWire:
         assert len(dli_local.jobs()) == 1
         assert "ran something else than this try would: the statement." in capfd.readouterr().out
 
+    def test_nor_when_the_first_one_finishes_before_its_cancel_comes(self, dli_local, run, lost):
+        job_id = lost(run_for=1, sql="insert into t select 1 -- 10:00")
+        dli_local.fault("cancel", "latency", seconds=2)
+        assert run(2, sql="insert into t select 1 -- 10:05") == job_id
+        assert [job.status for job in dli_local.jobs()] == ["FINISHED"]
+
     def test_but_it_is_with_cancel_or_after_a_clear(self, dli_local, run, lost):
         job_id = lost(run_for=0)
         dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
