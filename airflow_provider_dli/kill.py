@@ -63,7 +63,6 @@ class KillSwitch:
 
     def __init__(self) -> None:
         self.killed = False
-        self._unwanted_at = 0.0
         # A dictionary is read and changed in single steps, so it needs no lock.
         self._jobs: dict[str, _Fate] = {}
         self._find: Callable[[], Iterable[str]] | None = None
@@ -86,9 +85,6 @@ class KillSwitch:
             is tried once more.
         """
         self._reset(cancel, log, reread_connection)
-        if self.killed:
-            # A kill that came before: what is found from now on gets its full time.
-            self._unwanted_at = time.monotonic()
         threading.Thread(target=partial(self._obey, self._orders), name="dli-canceller", daemon=True).start()
         try:
             yield self
@@ -229,8 +225,11 @@ class KillSwitch:
         self._reread_connection = reread_connection
         self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._unwanted = self.killed
+        # After a kill that came before, what is found from now on gets its full time.
+        self._unwanted_at = time.monotonic() if self.killed else 0.0
         self._jobs = {}
         self._find = None
+        self._is_searching = False
         self._has_searched = False
         self._search_failure = ""
         self._is_search_refused = False
@@ -261,7 +260,9 @@ class KillSwitch:
             reread_connection, self._reread_connection = self._reread_connection, None
             reread_connection()
             # Once more in any case: it may have been read again already, just when the cancel was refused.
-            self._jobs = {job_id: _Fate() if fate.is_refused else fate for job_id, fate in self._jobs.items()}
+            for job_id, fate in list(self._jobs.items()):
+                if fate.is_refused:
+                    self._jobs[job_id] = _Fate()
             self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
             self._orders.put(True)
             self._wait_until_settled(self._time_left())
@@ -297,7 +298,6 @@ class KillSwitch:
     # In threads
 
     def _obey(self, orders: queue.SimpleQueue[bool]) -> None:
-        is_searching = False
         while orders.get():
             if self._cancel is None or not self._unwanted:
                 continue
@@ -305,11 +305,9 @@ class KillSwitch:
                 if not fate.is_begun:
                     fate.is_begun = True
                     start_thread(partial(self._cancel_job, job_id, fate, self._cancel))
-            if self._find is not None and not self._has_searched and not is_searching:
-                is_searching = True
+            if self._find is not None and not self._has_searched and not self._is_searching:
+                self._is_searching = True
                 start_thread(partial(self._search, self._find))
-            elif self._has_searched:
-                is_searching = False
 
     def _cancel_job(self, job_id: str, fate: _Fate, cancel: Callable[[str], Cancellation]) -> None:
         try:
@@ -335,6 +333,7 @@ class KillSwitch:
         except Exception as error:  # the edge of a thread: nobody above could say it
             self._search_failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
             self._is_search_refused = isinstance(error, DliAuthenticationError)
+        self._is_searching = False
         # In this order: whoever sees that the search is over finds the jobs.
         self._has_searched = True
         self._orders.put(True)

@@ -284,6 +284,7 @@ class DliSubmitSqlJobOperator(_DliOperator):
         if self.job_id is None:
             return None
         job = JobWatcher(hook, self.job_id).look()
+        self._switch.check()  # a task that was killed meanwhile must not end well
         return job if job is not None and job.state.is_success else None
 
     @contextmanager

@@ -237,6 +237,7 @@ class DliJobTrigger(BaseTrigger):
             try:
                 return await airflow().states.answer(ti)
             except TimeoutError:
+                refused_since = None
                 if time.monotonic() > give_up_at:
                     raise
             except Exception:

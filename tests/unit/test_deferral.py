@@ -29,6 +29,7 @@ from airflow_provider_dli.exceptions import (
     DliTaskKilledError,
 )
 from airflow_provider_dli.hooks import dli as hooks
+from airflow_provider_dli.hooks.dli import JobWatcher
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
 from airflow_provider_dli.sensors.dli import DliJobSensor
@@ -281,6 +282,22 @@ class TestSubmit:
         time.sleep(max(0, deferral.kwargs["deadline"] - time.time()) + 0.5)
         dli_local.fault("status", "status", times=3, status=503)
         assert resumed(DliSubmitSqlJobOperator, deferral, context, **arguments) == job.job_id
+
+    def test_a_kill_at_the_first_look_of_a_resumed_task_does_not_end_well(self, dli_local, context, monkeypatch):
+        dli_local.will(run_for=0)
+        dli_local.fault("status", "unknown_state")  # so that it defers
+        deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
+        task = task_of(DliSubmitSqlJobOperator, sql="select 1")
+        look = JobWatcher.look
+
+        def killed_meanwhile(watcher):
+            job = look(watcher)
+            task.on_kill()
+            return job
+
+        monkeypatch.setattr(JobWatcher, "look", killed_meanwhile)
+        with pytest.raises(DliTaskKilledError):
+            task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": OVER}, context)
 
     def test_a_job_that_finished_is_a_success_also_when_the_deferral_failed(self, dli_local, context, monkeypatch):
         dli_local.will(run_for=1)
