@@ -11,15 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from airflow_provider_dli.exceptions import (
-    DliAuthenticationError,
-    DliCertificateError,
-    DliError,
-    DliNotFoundError,
-    DliPermissionError,
-    DliTemporaryError,
-    DliValueError,
-)
+from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError
 from airflow_provider_dli.threads import SLICE, Mailbox, start_thread
 
 if TYPE_CHECKING:
@@ -27,8 +19,6 @@ if TYPE_CHECKING:
 
 # After this many seconds without an answer, another request is sent.
 HEDGE_AFTER = 1.0
-# What no repeat mends.
-_CERTAIN = (DliValueError, DliCertificateError, DliAuthenticationError)
 # How many requests may wait for their answers at the same time.
 _MOST_UNANSWERED = 4
 # The first pause after a refusal, in seconds; each is twice as long as the one before.
@@ -86,10 +76,10 @@ def cancel(
         unanswered -= 1
         if not isinstance(outcome, Exception):
             return outcome
-        if not isinstance(outcome, DliError) or isinstance(outcome, _CERTAIN):
+        if not isinstance(outcome, DliError):
             raise outcome
-        # One such answer may come from a proxy that is in the way: the second in a row counts.
-        if isinstance(outcome, (DliNotFoundError, DliPermissionError)) and type(outcome) is type(last):
+        is_certain = isinstance(last, SAID_TWICE) if isinstance(outcome, SAID_TWICE) else isinstance(outcome, PERMANENT)
+        if is_certain:
             raise outcome
         last = outcome
         asked_for = outcome.retry_after if isinstance(outcome, DliTemporaryError) else None

@@ -151,6 +151,9 @@ class DliTaskKilledError(DliError):
 #: What no repeat mends: a person has to change a field, a certificate, a password or a right first.
 PERMANENT = (DliValueError, DliCertificateError, DliAuthenticationError, DliPermissionError)
 
+#: What counts only when it is said twice in a row: the first time, it may come from a proxy that is in the way.
+SAID_TWICE = (DliNotFoundError, DliPermissionError)
+
 
 _KIND_BY_NUMBER: dict[str, type[DliError]] = {
     # Numbers of section "Error codes" of the DLI API Reference and of the API gateway. Huawei Cloud writes the

@@ -14,11 +14,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
-from urllib.parse import quote
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.connection import DliConnection
-from airflow_provider_dli.sweep import GONE
+from airflow_provider_dli.sweep import GONE, portions
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -27,8 +26,6 @@ V = TypeVar("V")
 ANSWER_WITHIN = 60.0
 # How many cancels a triggerer sends at the same time.
 _CANCELS_AT_ONCE = 32
-# How many characters of ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
-_CHARACTERS = 4000
 
 
 class TaskInstanceKey(NamedTuple):
@@ -100,8 +97,8 @@ class Questions(Generic[K, V]):
                         future.set_result(answer)
 
 
-class Airflow:
-    """What all triggers of an event loop ask Airflow for, and what they share."""
+class Channel:
+    """The way to Airflow that all triggers of an event loop share, and their cancels."""
 
     def __init__(self) -> None:
         self.states: Questions[TaskInstanceKey, str | None] = Questions(_states)
@@ -112,16 +109,16 @@ class Airflow:
 
 
 # A triggerer has one event loop; if it gets another one, nothing that belongs to the first shall be waited for.
-_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Airflow] = weakref.WeakKeyDictionary()
+_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Channel] = weakref.WeakKeyDictionary()
 # asyncio itself keeps only weak references to tasks.
 _background: set[asyncio.Task[None]] = set()
 
 
-def airflow() -> Airflow:
+def channel() -> Channel:
     """Return what the triggers of the running event loop share."""
     loop = asyncio.get_running_loop()
     if loop not in _of_loop:
-        _of_loop[loop] = Airflow()
+        _of_loop[loop] = Channel()
     return _of_loop[loop]
 
 
@@ -183,21 +180,7 @@ def _parts(keys: Sequence[TaskInstanceKey]) -> Iterator[tuple[str, list[str], li
         of_dag[key.dag_id][key.task_id].add(key.run_id)
     for dag_id, runs_of in of_dag.items():
         for group in compat.told_apart(runs_of):
-            for task_ids in _portions(group):
+            for task_ids in portions(group):
                 run_ids = sorted(set().union(*(runs_of[task_id] for task_id in task_ids)))
-                for portion in _portions(run_ids):
+                for portion in portions(run_ids):
                     yield dag_id, portion, task_ids
-
-
-def _portions(ids: Sequence[str]) -> Iterator[list[str]]:
-    portion: list[str] = []
-    room = _CHARACTERS
-    for each in ids:
-        needed = len(f"&task_ids={quote(each, safe='')}")
-        if portion and needed > room:
-            yield portion
-            portion, room = [], _CHARACTERS
-        portion.append(each)
-        room -= needed
-    if portion:
-        yield portion

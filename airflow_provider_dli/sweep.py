@@ -28,7 +28,7 @@ OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 # The state of a task instance that Airflow does not know: it was deleted, alone, with its run or with its DAG.
 GONE = "gone"
 
-# How many characters of run ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
+# How many characters of ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
 _CHARACTERS = 4000
 # How many jobs that are simply left alone are told one by one.
 _LEFT_ALONE_SHOWN = 100
@@ -230,19 +230,26 @@ def questions(candidates: Iterable[Candidate]) -> Iterator[Question]:
     for each in candidates:
         of_task[each.dag_id, each.task_id].append(each)
     for (dag_id, task_id), group in of_task.items():
-        part: list[Candidate] = []
-        run_ids: set[str] = set()
-        room = _CHARACTERS
+        of_run = defaultdict(list)
         for each in group:
-            if each.run_id not in run_ids:
-                needed = len(f"&run_ids={quote(each.run_id, safe='')}")
-                if run_ids and needed > room:
-                    yield Question(dag_id, task_id, part)
-                    part, run_ids, room = [], set(), _CHARACTERS
-                run_ids.add(each.run_id)
-                room -= needed
-            part.append(each)
-        yield Question(dag_id, task_id, part)
+            of_run[each.run_id].append(each)
+        for run_ids in portions(of_run):
+            yield Question(dag_id, task_id, [each for run_id in run_ids for each in of_run[run_id]])
+
+
+def portions(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Part ids into as many as one question can hold, in their order."""
+    portion: list[str] = []
+    room = _CHARACTERS
+    for each in ids:
+        needed = len(f"&task_ids={quote(each, safe='')}")
+        if portion and needed > room:
+            yield portion
+            portion, room = [], _CHARACTERS
+        portion.append(each)
+        room -= needed
+    if portion:
+        yield portion
 
 
 class Report:

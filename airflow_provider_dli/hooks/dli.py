@@ -19,14 +19,15 @@ from airflow_provider_dli.connection import CONN_TYPE, DliConnection
 from airflow_provider_dli.credentials import credentials_of
 from airflow_provider_dli.exceptions import (
     PERMANENT,
+    SAID_TWICE,
     DliAuthenticationError,
     DliError,
     DliNotFoundError,
-    DliPermissionError,
     DliTemporaryError,
     DliValueError,
 )
 from airflow_provider_dli.exchange import CONNECT_TIMEOUT, exchange, new_session
+from airflow_provider_dli.kill import CANCEL_WITHIN
 from airflow_provider_dli.threads import call_in_thread, pause
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ MAX_PAUSE = 60.0
 URGENT_PAUSE = 1.0
 # How long such a call waits for the next piece of an answer before it tries again, in seconds.
 URGENT_TIMEOUT = 3.0
-# How long a cancel that a killed task waits for is repeated, in seconds, as long as the process is let live.
-CANCEL_WITHIN = 30.0
 # How long one look at a waiting job may take at first, in seconds; twice as long after each that took longer.
 FIRST_PATIENCE = 15.0
 # How long a waiting task bears that DLI is away, in seconds.
@@ -126,9 +125,10 @@ class DliHook(BaseHook):
 
     def use_connection(self, connection: DliConnection) -> bool:
         """Use this connection from now on, in all copies of this hook too; return whether it is another than before."""
-        is_new = connection != self._access.connection
-        self._access.connection = connection
-        return is_new
+        was, self._access.connection = self._access.connection, connection
+        if was is not None and connection != was:
+            self.log.info("Connection %r has changed and is used from now on.", self.dli_conn_id)
+        return connection != was
 
     def reread_connection(self) -> bool:
         """
@@ -137,13 +137,10 @@ class DliHook(BaseHook):
         Somebody may have rotated a password, or put in new temporary keys. Never raises.
         """
         try:
-            is_new = self.use_connection(self._asked_connection())
+            return self.use_connection(self._asked_connection())
         except Exception as error:  # of another kind in every Airflow; the refusal itself says enough
             self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
             return False
-        if is_new:
-            self.log.info("Connection %r has changed and is used from now on.", self.dli_conn_id)
-        return is_new
 
     def connect(self) -> DliConnection:
         """
@@ -583,7 +580,7 @@ class JobWatcher:
         try:
             job = self._hook.get_job(self._job_id, self._kind, give_up_after=0, within=self._patience)
         except DliError as error:
-            is_refusal = isinstance(error, (DliNotFoundError, DliPermissionError))
+            is_refusal = isinstance(error, SAID_TWICE)
             if (is_refusal and self._is_refused) or (not is_refusal and isinstance(error, PERMANENT)):
                 raise
             self._is_refused = is_refusal

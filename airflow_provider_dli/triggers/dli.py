@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_dli import compat
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import OUTAGE_BUDGET, DliHook, JobWatcher
-from airflow_provider_dli.questions import ConnectionKey, TaskInstanceKey, airflow, in_background
+from airflow_provider_dli.questions import ConnectionKey, TaskInstanceKey, channel, in_background
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.jobs import Cancellation, Job
+    from airflow_provider_dli.api.jobs import Cancellation
     from airflow_provider_dli.connection import DliConnection
+
+T = TypeVar("T")
 
 #: What an event says under ``outcome``: all jobs are over; the deadline has passed; the trigger cannot go on.
 OVER, TIMEOUT, ERROR = "over", "timeout", "error"
@@ -130,41 +132,36 @@ class DliJobTrigger(BaseTrigger):
 
     def _warm_up(self) -> None:
         """Ask Airflow once in each triggerer: its first answer takes many seconds, which a kill does not have."""
-        if self.cancel_on_kill and self.task_instance is not None and not airflow().is_warm:
-            airflow().is_warm = True
+        if self.cancel_on_kill and self.task_instance is not None and not channel().is_warm:
+            channel().is_warm = True
             in_background(self._ask_for_nothing())
 
     async def _ask_for_nothing(self) -> None:
         with contextlib.suppress(Exception):
-            await airflow().states.answer(TaskInstanceKey.of(self.task_instance))
+            await channel().states.answer(TaskInstanceKey.of(self.task_instance))
 
     async def _wait_for(self, job_id: str) -> None:
         hook = await self._connected_hook()
         watcher = JobWatcher(hook, job_id, self.kind, poll_interval=self.poll_interval)
         while True:
-            job = await self._look(hook, watcher)
+            job = await self._call(hook, watcher.look)
             if job is not None and not job.state.is_active:
                 return
             await asyncio.sleep(watcher.interval)
 
-    async def _look(self, hook: DliHook, watcher: JobWatcher) -> Job | None:
+    async def _call(self, hook: DliHook, function: Callable[[], T]) -> T:
+        """Call this in a thread; once more, if the credentials are refused and Airflow has others by now."""
         try:
-            return await run_in_thread(watcher.look)
+            return await run_in_thread(function)
         except DliAuthenticationError:
-            if not await self._reread_connection(hook):
+            try:
+                is_new = hook.use_connection(await self._asked_connection())
+            except Exception as error:  # the refusal itself says enough
+                self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
+                is_new = False
+            if not is_new:
                 raise
-            return await run_in_thread(watcher.look)
-
-    async def _reread_connection(self, hook: DliHook) -> bool:
-        """Ask Airflow for the connection once more, because it is refused; return whether it has changed."""
-        try:
-            is_new = hook.use_connection(await self._asked_connection())
-        except Exception as error:  # the refusal itself says enough
-            self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
-            return False
-        if is_new:
-            self.log.info("Connection %r has changed and is used from now on.", self.dli_conn_id)
-        return is_new
+        return await run_in_thread(function)
 
     async def _connected_hook(self) -> DliHook:
         """Return a hook whose calls block, for threads; ask for its connection again while Airflow is away."""
@@ -174,7 +171,7 @@ class DliJobTrigger(BaseTrigger):
             while self._hook is None:
                 try:
                     hook.use_connection(await self._asked_connection())
-                    self._hook = await self._connect(hook)
+                    self._hook = await self._call(hook, hook.for_thread)
                 except Exception as error:
                     is_outage = not isinstance(error, DliError) or isinstance(error, DliTemporaryError)
                     # (Of Airflow, an API server that is away looks like a connection that does not exist.)
@@ -186,15 +183,7 @@ class DliJobTrigger(BaseTrigger):
         return self._hook
 
     async def _asked_connection(self) -> DliConnection:
-        return await airflow().connections.answer(ConnectionKey(self.dli_conn_id, self.region, self.project_id))
-
-    async def _connect(self, hook: DliHook) -> DliHook:
-        try:
-            return await run_in_thread(hook.for_thread)
-        except DliAuthenticationError:
-            if not await self._reread_connection(hook):
-                raise
-            return await run_in_thread(hook.for_thread)
+        return await channel().connections.answer(ConnectionKey(self.dli_conn_id, self.region, self.project_id))
 
     async def _cancel_if_killed(self, *, told_of_a_kill: bool) -> None:
         """Find out whether the task was killed, and cancel its jobs then. That there is no answer yet is no kill."""
@@ -235,7 +224,7 @@ class DliJobTrigger(BaseTrigger):
         refused_since: float | None = None
         while True:
             try:
-                return await airflow().states.answer(ti)
+                return await channel().states.answer(ti)
             except TimeoutError:
                 refused_since = None
                 if time.monotonic() > give_up_at:
@@ -249,7 +238,7 @@ class DliJobTrigger(BaseTrigger):
 
     async def _cancel_if_superseded(self, ti: TaskInstanceKey) -> None:
         try:
-            job_id = await airflow().job_ids.answer(ti)
+            job_id = await channel().job_ids.answer(ti)
         except Exception as error:
             self.log.info("Airflow does not tell which job the task waits for by now: %s", error)
             return
@@ -265,14 +254,9 @@ class DliJobTrigger(BaseTrigger):
         await asyncio.gather(*(self._cancel_one(hook, job_id) for job_id in self.job_ids))
 
     async def _cancel_one(self, hook: DliHook, job_id: str) -> None:
-        async with airflow().cancels:
+        async with channel().cancels:
             try:
-                try:
-                    cancellation = await run_in_thread(partial(_cancel_urgently, hook, job_id, self.kind))
-                except DliAuthenticationError:
-                    if not await self._reread_connection(hook):
-                        raise
-                    cancellation = await run_in_thread(partial(_cancel_urgently, hook, job_id, self.kind))
+                cancellation = await self._call(hook, partial(_cancel_urgently, hook, job_id, self.kind))
                 self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
             except Exception as error:  # nothing may end the trigger before the task is told
                 self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
