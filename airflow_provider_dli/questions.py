@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.connection import DliConnection
-from airflow_provider_dli.sweep import GONE, portions
+from airflow_provider_dli.sweep import CHARACTERS, GONE, portions
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -180,7 +180,8 @@ def _parts(keys: Sequence[TaskInstanceKey]) -> Iterator[tuple[str, list[str], li
         of_dag[key.dag_id][key.task_id].add(key.run_id)
     for dag_id, runs_of in of_dag.items():
         for group in compat.told_apart(runs_of):
-            for task_ids in portions(group):
+            # Half of a question for the tasks, half for the runs.
+            for task_ids in portions(group, CHARACTERS // 2):
                 run_ids = sorted(set().union(*(runs_of[task_id] for task_id in task_ids)))
-                for portion in portions(run_ids):
+                for portion in portions(run_ids, CHARACTERS // 2):
                     yield dag_id, portion, task_ids

@@ -29,7 +29,7 @@ OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 GONE = "gone"
 
 # How many characters of ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
-_CHARACTERS = 4000
+CHARACTERS = 4000
 # How many jobs that are simply left alone are told one by one.
 _LEFT_ALONE_SHOWN = 100
 # How many failures an error names.
@@ -237,15 +237,15 @@ def questions(candidates: Iterable[Candidate]) -> Iterator[Question]:
             yield Question(dag_id, task_id, [each for run_id in run_ids for each in of_run[run_id]])
 
 
-def portions(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Part ids into as many as one question can hold, in their order."""
+def portions(ids: Iterable[str], characters: int = CHARACTERS) -> Iterator[list[str]]:
+    """Part ids into as many as one question can hold, in their order; at least one each."""
     portion: list[str] = []
-    room = _CHARACTERS
+    room = characters
     for each in ids:
         needed = len(f"&task_ids={quote(each, safe='')}")
         if portion and needed > room:
             yield portion
-            portion, room = [], _CHARACTERS
+            portion, room = [], characters
         portion.append(each)
         room -= needed
     if portion:
