@@ -1,16 +1,27 @@
-"""What differs between Airflow versions, and does not come from ``airflow.providers.common.compat.sdk``."""
+"""
+What this package asks of Airflow, and what differs between its versions beyond ``airflow.providers.common.compat.sdk``.
+
+A port, too: a test that simulates Airflow puts its own functions in the place of those that ask. So they are called as
+``compat.task_states(...)``, never imported by name.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow import __version__ as airflow_version
 
+from airflow_provider_dli.task_instances import without_number
 from airflow_provider_dli.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_dli.task_instances import TaskInstanceKey
 
 T = TypeVar("T")
 
@@ -21,6 +32,27 @@ TRIGGERS_ARE_TOLD_OF_KILLS = AIRFLOW >= (3, 3)
 
 #: Whether a try with the number 1 is the first. Airflow 2 may lose count when it finds a lost task twice.
 TRY_1_IS_THE_FIRST = AIRFLOW >= (3, 0)
+
+
+def connection(conn_id: str) -> Connection:
+    """Ask Airflow for a connection."""
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    return BaseHook.get_connection(conn_id)
+
+
+def xcom(key: TaskInstanceKey, name: str) -> Any:
+    """Ask Airflow for what a task instance has pushed in its current try; None when it has pushed nothing yet."""
+    from airflow.providers.common.compat.sdk import XCom
+
+    return XCom.get_one(key=name, dag_id=key.dag_id, run_id=key.run_id, task_id=key.task_id, map_index=key.map_index)
+
+
+def deployment() -> str | None:
+    """Return the option ``[dli] deployment``: the name of this Airflow."""
+    from airflow.providers.common.compat.sdk import conf
+
+    return conf.get("dli", "deployment", fallback=None) or None
 
 
 def ends_before_resuming(ti: Any, execution_timeout: timedelta | None) -> bool:
@@ -71,7 +103,7 @@ def task_states(dag_id: str, run_ids: Sequence[str], task_ids: Sequence[str]) ->
     A task instance that is gone, or whose run is, is not in the answer; a state of None means that it is yet to be
     scheduled. To be called in a task or, through :func:`ask_airflow`, in a trigger.
 
-    :param task_ids: No two of them may be mistaken for each other: see :func:`told_apart`.
+    :param task_ids: No two of them may be mistaken for each other: see :func:`.task_instances.told_apart`.
     """
     if AIRFLOW < (3, 0):
         return _task_states_in_database(dag_id, run_ids, task_ids)
@@ -85,28 +117,11 @@ def task_states(dag_id: str, run_ids: Sequence[str], task_ids: Sequence[str]) ->
     }
 
 
-def told_apart(task_ids: Iterable[str]) -> list[list[str]]:
-    """
-    Part task ids into groups in which no two can be mistaken for each other.
-
-    Airflow names a mapped task instance by its task id and its map index, ``load_1``, as another task may be named.
-    """
-    known = set(task_ids)
-    alone = [task_id for task_id in known if _without_number(task_id) in known]
-    together = sorted(known.difference(alone))
-    return [group for group in (together, *([task_id] for task_id in sorted(alone))) if group]
-
-
 def _task_and_map_index(name: str, task_ids: Sequence[str]) -> tuple[str, int]:
     if name in task_ids:
         return name, -1
-    task_id = _without_number(name)
+    task_id = without_number(name)
     return task_id, int(name.removeprefix(f"{task_id}_"))
-
-
-def _without_number(name: str) -> str:
-    head, _, number = name.rpartition("_")
-    return head if number.isdecimal() else ""
 
 
 def _task_states_in_database(

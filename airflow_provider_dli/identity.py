@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_dli.api.sql import conf_text
 from airflow_provider_dli.exceptions import DliValueError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class Identity:
     :param generation: The same for all automatic retries, another one after a clear; see :func:`generation`.
     :param try_number: Airflow's number of the try, from 1.
     :param owner: ``task`` when a task waits for the end of the job, else ``detached``.
-    :param work: Digest of what is run; see :func:`work`.
+    :param work: Digest of what is run; see :func:`digest`.
     :param deployment: The provider option ``[dli] deployment``, or None.
     """
 
@@ -133,11 +132,6 @@ def read_attempt(tags: Mapping[str, str]) -> Attempt | None:
     return Attempt(generation, *numbers, owner, work)
 
 
-def map_index_of(ti: Any) -> int:
-    """Return the map index of one of Airflow's task instances, -1 when it is not mapped."""
-    return -1 if ti.map_index is None else int(ti.map_index)
-
-
 def run_start(generation: str) -> str:
     """Return the part of a generation that a clear of single tasks does not change."""
     return generation.partition(".")[0]
@@ -157,11 +151,9 @@ def generation(start_date: datetime | None, max_tries: int) -> str:
     return f"{microseconds}.{max_tries}"
 
 
-def work(statement: str, database: str | None, queue_name: str | None, conf: Mapping[str, Any]) -> str:
-    """Return the first 16 hex digits of SHA-256 over what is run."""
-    settings = sorted([str(key), conf_text(value)] for key, value in conf.items())
-    text = json.dumps([statement, database, queue_name, settings])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def digest(work: list[Any]) -> str:
+    """Return the first 16 hex digits of SHA-256 over what is run, as JSON."""
+    return hashlib.sha256(json.dumps(work).encode()).hexdigest()[:16]
 
 
 def merged_tags(user_tags: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, str]:

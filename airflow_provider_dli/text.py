@@ -44,6 +44,17 @@ def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ())
     return "".join(pieces) + (f"… ({left_out} more characters)" if left_out else "")
 
 
+def in_words(seconds: float) -> str:
+    """Write a duration for people: its two largest units."""
+    left = max(0, round(seconds))
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
 def has_control_characters(text: str) -> bool:
     """Tell whether text has line breaks, other control characters or halves of characters."""
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import contextlib
 import contextvars
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import DliTemporaryError
 
 T = TypeVar("T")
@@ -22,20 +20,11 @@ SLICE = 0.25
 
 def pause(seconds: float, watch: Callable[[], None]) -> None:
     """Sleep, calling ``watch`` at least every 0.25 s; what it raises ends the sleep."""
-    end = time.monotonic() + seconds
+    end = machine.monotonic() + seconds
     watch()
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, SLICE))
+    while (left := end - machine.monotonic()) > 0:
+        machine.sleep(min(left, SLICE))
         watch()
-
-
-def start_thread(function: Callable[[], None]) -> None:
-    """
-    Run a function in a thread that does not keep the process from ending.
-
-    Takes no lock: ``threading.Thread.start`` takes one that the code may hold which a kill has interrupted.
-    """
-    _thread.start_new_thread(function, ())
 
 
 class Mailbox(Generic[T]):
@@ -49,7 +38,7 @@ class Mailbox(Generic[T]):
 
     def __init__(self) -> None:
         self._values: deque[T] = deque()
-        self._bell = threading.Lock()
+        self._bell = machine.new_lock()
         self._bell.acquire()
 
     def put(self, value: T) -> None:
@@ -60,10 +49,16 @@ class Mailbox(Generic[T]):
 
     def get(self, timeout: float) -> T | None:
         """Return the next value, or None when there is none within so many seconds."""
-        end = time.monotonic() + timeout
+        end = machine.monotonic() + timeout
         while not self._values:
-            if not self._bell.acquire(timeout=max(end - time.monotonic(), 0)):
+            if not self._bell.acquire(timeout=max(end - machine.monotonic(), 0)):
                 return None
+        return self._values.popleft()
+
+    def wait(self) -> T:
+        """Return the next value, however long that takes. Not for the main thread."""
+        while not self._values:
+            self._bell.acquire()
         return self._values.popleft()
 
 
@@ -87,11 +82,11 @@ def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout
         except BaseException as error:
             answers.put((None, error))
 
-    start_thread(run)
-    end = time.monotonic() + timeout
-    while (answer := answers.get(min(SLICE, max(end - time.monotonic(), 0)))) is None:
+    machine.start_thread(run)
+    end = machine.monotonic() + timeout
+    while (answer := answers.get(min(SLICE, max(end - machine.monotonic(), 0)))) is None:
         watch()
-        if time.monotonic() >= end:
+        if machine.monotonic() >= end:
             raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s")
     result, error = answer
     if error is not None:
@@ -126,5 +121,5 @@ async def run_in_thread(function: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
-    start_thread(run)
+    machine.start_thread(run)
     return await future

@@ -1,6 +1,6 @@
 """
-DLI's REST API as values: what to send and how to read the answer.
+DLI's REST API as values: what to send and how to read the answer. No I/O and no Airflow.
 
-No I/O and no Airflow here. One module per chapter of the DLI API Reference; :mod:`.call` says what a call is,
-:mod:`.jobs` what a job is.
+``call.py`` says what a call is, ``answers.py`` how an answer is read, ``job_kind.py`` what a kind of job is. The
+other modules are chapters of the DLI API Reference; ``kinds.py`` lists the kinds.
 """

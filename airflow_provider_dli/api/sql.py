@@ -7,19 +7,18 @@ type ``sql``.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from airflow_provider_dli import identity
+from airflow_provider_dli.api import answers
 from airflow_provider_dli.api.call import Answer, Call, escape
-from airflow_provider_dli.api.jobs import Job, JobKind, JobState, checked_job_id
+from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
+from airflow_provider_dli.job import Job, JobState, checked_job_id
 from airflow_provider_dli.text import NAME_LIMIT
-
-if TYPE_CHECKING:
-    from pendulum import DateTime, Duration
 
 # The service cuts a synchronous statement after two minutes; a submit must outwait that.
 _SUBMIT_TIMEOUT = 150.0
@@ -27,8 +26,8 @@ _SUBMIT_TIMEOUT = 150.0
 # The most that DLI puts on one page.
 PAGE_SIZE = 100
 
-# The end of the year 9999: as far as dates go.
-_LAST_MILLISECOND = 253_402_300_799_000
+# The setting after which DLI cancels a job by itself, in seconds.
+_JOB_TIMEOUT = "dli.sql.job.timeout"
 
 _NAME = re.compile(r"(?!_)(?![0-9]+$)[A-Za-z0-9_]{1,128}")
 
@@ -47,16 +46,49 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class JobPage:
+class SqlWork:
     """
-    One page of a list.
+    One statement, with the defaults of the connection resolved.
 
-    :param jobs: The jobs of this page.
-    :param job_count: Number of jobs that match, on all pages.
+    :param sql: One statement.
+    :param database: Database of unqualified names, or None.
+    :param queue_name: Queue of type ``sql``; None for DLI's own, ``default``.
+    :param conf: The author's settings; one that is None is left out.
+    :param tags: The author's tags.
+    :param bound: Seconds after which DLI cancels the job by itself, unless ``conf`` says so.
     """
 
-    jobs: list[Job]
-    job_count: int
+    sql: str
+    database: str | None = None
+    queue_name: str | None = None
+    conf: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    bound: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the author asks for; the bound is not of it."""
+        return {name: value for name, value in self.conf.items() if value is not None}
+
+    @property
+    def digest(self) -> str:
+        """Tell other work from this: a persisted contract, so it changes with no release."""
+        settings = sorted([str(key), conf_text(value)] for key, value in self.settings.items())
+        return identity.digest([self.sql, self.database, self.queue_name, settings])
+
+    def bounded(self, seconds: int) -> SqlWork:
+        """Return the same work, which DLI cancels by itself after so many seconds."""
+        return self if _JOB_TIMEOUT in self.conf else replace(self, bound=seconds)
+
+    def differences(self, job: Job) -> str:
+        """Name what a job ran differently, as far as DLI tells."""
+        names = []
+        if job.statement.strip() != self.sql.strip():
+            names.append("the statement")
+        then, now = job.queue_name or "default", self.queue_name or "default"
+        if then.lower() != now.lower():
+            names.append(f"queue_name ({then} then, {now} now)")
+        return ", ".join(names) or "database or conf"
 
 
 def submit(
@@ -100,8 +132,9 @@ def submit(
     def read(answer: Answer) -> Job:
         # A synchronous statement is over when the answer arrives, but only a status call says how it ended.
         return Job(
-            id=_job_id(answer.body.get("job_id"), "DLI accepted the SQL job but gave no usable job id"),
-            kind=JobKind.SQL,
+            id=answers.job_id(answer.body.get("job_id"), "DLI accepted the SQL job but gave no usable job id"),
+            kind="sql",
+            title="SQL job",
             state=JobState.LAUNCHING,
             status="submitted",
             job_type=answer.text(answer.body.get("job_type"), NAME_LIMIT),
@@ -125,7 +158,7 @@ def status(job_id: str) -> Call[Job]:
     """Ask for the state of a job (API page "Querying Job Status")."""
 
     def read(answer: Answer) -> Job:
-        if not _is_text(answer.body.get("status")):
+        if not answers.is_text(answer.body.get("status")):
             raise DliTemporaryError(f"status of SQL job {job_id}: DLI's answer holds no status")
         return _read_job(answer, answer.body, job_id)
 
@@ -158,7 +191,7 @@ def progress(job_id: str) -> Call[float | None]:
     """
 
     def read(answer: Answer) -> float | None:
-        return _number(answer.body.get("progress"), 1)
+        return answers.number(answer.body.get("progress"), 1)
 
     return Call(f"progress of SQL job {job_id}", "GET", f"{_path(job_id, 'v1')}/progress", read, repeatable=True)
 
@@ -223,7 +256,7 @@ def export_result(
 
     def read(answer: Answer) -> str:
         problem = f"DLI accepted the export of SQL job {job_id} but gave no usable job id"
-        return _job_id(answer.body.get("job_id"), problem)
+        return answers.job_id(answer.body.get("job_id"), problem)
 
     return Call(
         f"export of SQL job {job_id}",
@@ -272,7 +305,7 @@ def list_jobs(
     """
 
     def read(answer: Answer) -> JobPage:
-        jobs, count = answer.body.get("jobs"), _count(answer.body.get("job_count"))
+        jobs, count = answer.body.get("jobs"), answers.count(answer.body.get("job_count"))
         if jobs is None and count == 0:
             jobs = []
         # An answer that is taken for an empty list by mistake would have a job started twice.
@@ -280,7 +313,8 @@ def list_jobs(
             raise DliTemporaryError("list of SQL jobs: DLI's answer holds no list of jobs")
         problem = "list of SQL jobs: DLI's answer holds a job without a usable id"
         return JobPage(
-            jobs=[_read_job(answer, job, _job_id(job.get("job_id"), problem)) for job in jobs], job_count=count or 0
+            jobs=[_read_job(answer, job, answers.job_id(job.get("job_id"), problem)) for job in jobs],
+            job_count=count or 0,
         )
 
     return Call(
@@ -333,31 +367,24 @@ def _path(job_id: str, version: str = "v1.0") -> str:
     return f"/{version}/{{project_id}}/jobs/{escape(checked_job_id(job_id))}"
 
 
-def _job_id(value: object, problem: str) -> str:
-    try:
-        return checked_job_id(value)
-    except DliValueError:
-        # Temporary, so that whoever submitted looks for the job: there is one.
-        raise DliTemporaryError(problem) from None
-
-
 def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
     """Read all that DLI says of a job. Only its id has to be right; what cannot be read of the rest is left out."""
     status = answer.text(body.get("status"), NAME_LIMIT)
     statement = body.get("statement")
     return Job(
         id=job_id,
-        kind=JobKind.SQL,
+        kind="sql",
+        title="SQL job",
         state=_state(status),
         status=status or "without a status",
         message=answer.text(body.get("message")),
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
         statement=statement if isinstance(statement, str) else "",
-        start_time=_moment(body.get("start_time")),
-        duration=_duration(body.get("duration")),
-        result_count=_count(body.get("result_count")),
-        tags=_read_tags(body.get("tags")),
+        start_time=answers.moment(body.get("start_time")),
+        duration=answers.duration(body.get("duration")),
+        result_count=answers.count(body.get("result_count")),
+        tags=answers.tags(body.get("tags")),
     )
 
 
@@ -372,37 +399,31 @@ def _state(status: str) -> JobState:
     return JobState[name] if name in JobState.__members__ else JobState.UNKNOWN
 
 
-def _moment(milliseconds: object) -> DateTime | None:
-    import pendulum
-
-    found = _number(milliseconds, _LAST_MILLISECOND)
-    return None if found is None else pendulum.from_timestamp(found / 1000)
-
-
-def _duration(milliseconds: object) -> Duration | None:
-    import pendulum
-
-    found = _number(milliseconds, _LAST_MILLISECOND)
-    return None if found is None else pendulum.duration(milliseconds=found)
+def _create(work: SqlWork, mine: identity.Identity) -> Call[Job]:
+    bound = {} if work.bound is None else {_JOB_TIMEOUT: work.bound}
+    return submit(
+        work.sql,
+        database=work.database,
+        queue_name=work.queue_name,
+        conf={**work.settings, **bound},
+        tags=identity.merged_tags(work.tags, mine.tags()),
+    )
 
 
-def _count(value: object) -> int | None:
-    found = _number(value, 2**63 - 1)
-    return value if found is not None and isinstance(value, int) else None
+def _page(query: Query) -> Call[JobPage]:
+    return list_jobs(
+        page=query.page, status=query.status, queue_name=query.queue_name, tags=query.tags, end=query.before
+    )
 
 
-def _number(value: object, largest: float) -> float | None:
-    """Return a number from 0 to ``largest``; None for anything else, such as NaN or a flag."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        return None
-    return value if 0 <= value <= largest else None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _read_tags(tags: object) -> dict[str, str]:
-    found = tags if isinstance(tags, list) else []
-    pairs = [(tag.get("key"), tag.get("value")) for tag in found if isinstance(tag, dict)]
-    return {key: value for key, value in pairs if isinstance(key, str) and isinstance(value, str)}
+KIND: JobKind[SqlWork] = JobKind(
+    name="sql",
+    create=_create,
+    status=status,
+    stop=cancel,
+    page=_page,
+    page_size=PAGE_SIZE,
+    # SCALING jobs are a queue's own; a state that nobody knows cannot be asked for.
+    active=("LAUNCHING", "RUNNING"),
+    progress=progress,
+)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_provider_dli.xcoms import CONSOLE_URL
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
@@ -23,7 +25,7 @@ class DliJobLink(BaseOperatorLink):
     @property
     def xcom_key(self) -> str:
         """Where the address is kept; Airflow 3 looks here, Airflow 2 asks :meth:`get_link`."""
-        return "_link_DliJobLink"
+        return CONSOLE_URL
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or an empty text when the task has no job."""

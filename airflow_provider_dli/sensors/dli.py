@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,16 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
-from airflow_provider_dli.api.jobs import checked_job_id
-from airflow_provider_dli.deferral import deadline_of, defer_until_over, require_over
+from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import PERMANENT, DliError, DliJobError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.job import checked_job_id
+from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_dli.api.jobs import Job
+    from airflow_provider_dli.job import Job
 
 # Seconds between two status calls of a trigger, at least: Airflow allows a sensor 0, which would ask without a pause.
 _SHORTEST_INTERVAL = 1.0
@@ -107,21 +107,20 @@ class DliJobSensor(BaseSensorOperator):
         self.log.info("%s is %s", self._job, self._job.status)
         return not self._job.state.is_active
 
-    def execute_complete(
-        self, context: Context, event: Mapping[str, Any] | None = None, *, give_up_at: float | None = None
-    ) -> None:
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any) -> None:
         """
         Look at how the job ended, after the deferral.
 
         :param event: What the trigger has fired.
-        :param give_up_at: When ``timeout`` is over, in seconds since the epoch.
+        :param crossed: See :class:`.Deferral`.
         """
+        give_up_at = Deferral.resumed(event, crossed).give_up_at
         try:
             require_over(event)
         except DliError as error:
             self.log.warning("Waiting for the job in the worker. %s", error)
         if give_up_at is not None:
-            self.timeout = max(give_up_at - time.time(), 0)
+            self.timeout = max(give_up_at - machine.time(), 0)
         # Airflow guards `execute` against calls from other methods. The first poke is the last, usually.
         inspect.unwrap(BaseSensorOperator.execute)(self, context)
         self._require_success()
@@ -136,7 +135,7 @@ class DliJobSensor(BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer_unless_over(self, context: Context) -> None:
-        deadline, give_up_at = deadline_of(self), time.time() + self.timeout
+        deferral = Deferral((self.job_id,), deadline_of(self), give_up_at=machine.time() + self.timeout)
         try:
             is_over = self.poke(context)
         except Exception:
@@ -145,15 +144,7 @@ class DliJobSensor(BaseSensorOperator):
             self.log.exception("Sensor poke failed")
             is_over = False
         if not is_over:
-            defer_until_over(
-                self,
-                [self.job_id],
-                kind=self.kind,
-                poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
-                deadline=deadline,
-                timeout=self.timeout,
-                kwargs={"give_up_at": give_up_at},
-            )
+            deferral.begin(self, self.kind, poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL))
 
     def _require_success(self) -> None:
         if self._job is not None:

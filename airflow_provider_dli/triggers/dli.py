@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_dli import compat
+from airflow_provider_dli import compat, machine
+from airflow_provider_dli.api.kinds import kind_of
+from airflow_provider_dli.client.client import DliClient
+from airflow_provider_dli.client.patience import IN_THREAD, URGENT
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError
-from airflow_provider_dli.hooks.dli import OUTAGE_BUDGET, DliHook, JobWatcher
-from airflow_provider_dli.questions import ConnectionKey, TaskInstanceKey, channel, in_background
+from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.task_instances import TaskInstanceKey
 from airflow_provider_dli.threads import run_in_thread
+from airflow_provider_dli.triggers.questions import ConnectionKey, channel, in_background
+from airflow_provider_dli.waiting.watcher import OUTAGE_BUDGET, JobWatcher
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.jobs import Cancellation
-    from airflow_provider_dli.connection import DliConnection
+    from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.job import Cancellation
 
 T = TypeVar("T")
 
@@ -77,7 +81,7 @@ class DliJobTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.cancel_on_kill = cancel_on_kill
-        self._hook: DliHook | None = None
+        self._client: DliClient | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores, as JSON: the class, and the arguments to make it again. No secrets."""
@@ -113,7 +117,7 @@ class DliJobTrigger(BaseTrigger):
 
     async def _wait(self) -> tuple[str, str]:
         try:
-            async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()) as timer:
+            async with asyncio.timeout(None if self.deadline is None else self.deadline - machine.time()) as timer:
                 for job_id in self.job_ids:
                     await self._wait_for(job_id)
             return OVER, ""
@@ -141,21 +145,21 @@ class DliJobTrigger(BaseTrigger):
             await channel().states.answer(TaskInstanceKey.of(self.task_instance))
 
     async def _wait_for(self, job_id: str) -> None:
-        hook = await self._connected_hook()
-        watcher = JobWatcher(hook, job_id, self.kind, poll_interval=self.poll_interval)
+        client = await self._connected_client()
+        watcher = JobWatcher(client, kind_of(self.kind), job_id, poll_interval=self.poll_interval)
         while True:
-            job = await self._call(hook, watcher.look)
+            job = await self._call(client, watcher.look)
             if job is not None and not job.state.is_active:
                 return
             await asyncio.sleep(watcher.interval)
 
-    async def _call(self, hook: DliHook, function: Callable[[], T]) -> T:
+    async def _call(self, client: DliClient, function: Callable[[], T]) -> T:
         """Call this in a thread; once more, if the credentials are refused and Airflow has others by now."""
         try:
             return await run_in_thread(function)
         except DliAuthenticationError:
             try:
-                is_new = hook.use_connection(await self._asked_connection())
+                is_new = client.access.use(await self._asked_connection())
             except Exception as error:  # the refusal itself says enough
                 self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
                 is_new = False
@@ -163,24 +167,26 @@ class DliJobTrigger(BaseTrigger):
                 raise
         return await run_in_thread(function)
 
-    async def _connected_hook(self) -> DliHook:
-        """Return a hook whose calls block, for threads; ask for its connection again while Airflow is away."""
-        if self._hook is None:
-            hook = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id)
-            pause, give_up_at = 1.0, time.monotonic() + OUTAGE_BUDGET
-            while self._hook is None:
+    async def _connected_client(self) -> DliClient:
+        """Return a client whose calls block, for threads; ask for its connection again while Airflow is away."""
+        if self._client is None:
+            # (Its connection is never read by itself: only the event loop asks Airflow.)
+            client = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id).client.patient(IN_THREAD)
+            pause, give_up_at = 1.0, machine.monotonic() + OUTAGE_BUDGET
+            while self._client is None:
                 try:
-                    hook.use_connection(await self._asked_connection())
-                    self._hook = await self._call(hook, hook.for_thread)
+                    client.access.use(await self._asked_connection())
+                    await self._call(client, client.connect)
+                    self._client = client
                 except Exception as error:
                     is_outage = not isinstance(error, DliError) or isinstance(error, DliTemporaryError)
                     # (Of Airflow, an API server that is away looks like a connection that does not exist.)
-                    if not is_outage or time.monotonic() > give_up_at:
+                    if not is_outage or machine.monotonic() > give_up_at:
                         raise
                     self.log.warning("Connection %r cannot be used yet: %s", self.dli_conn_id, error)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
-        return self._hook
+        return self._client
 
     async def _asked_connection(self) -> DliConnection:
         return await channel().connections.answer(ConnectionKey(self.dli_conn_id, self.region, self.project_id))
@@ -220,17 +226,17 @@ class DliJobTrigger(BaseTrigger):
         :raises TimeoutError: Airflow has not answered at all for 30 minutes.
         :raises Exception: Airflow answers with errors.
         """
-        give_up_at = time.monotonic() + OUTAGE_BUDGET
+        give_up_at = machine.monotonic() + OUTAGE_BUDGET
         refused_since: float | None = None
         while True:
             try:
                 return await channel().states.answer(ti)
             except TimeoutError:
                 refused_since = None
-                if time.monotonic() > give_up_at:
+                if machine.monotonic() > give_up_at:
                     raise
             except Exception:
-                now = time.monotonic()
+                now = machine.monotonic()
                 refused_since = refused_since or now
                 if now - refused_since >= refused_for:
                     raise
@@ -247,23 +253,23 @@ class DliJobTrigger(BaseTrigger):
 
     async def _cancel(self) -> None:
         try:
-            hook = await self._connected_hook()
+            client = await self._connected_client()
         except Exception as error:
             self.log.error("DLI jobs %s could NOT be cancelled and may still run: %s", self.job_ids, error)
             return
-        await asyncio.gather(*(self._cancel_one(hook, job_id) for job_id in self.job_ids))
+        await asyncio.gather(*(self._cancel_one(client, job_id) for job_id in self.job_ids))
 
-    async def _cancel_one(self, hook: DliHook, job_id: str) -> None:
+    async def _cancel_one(self, client: DliClient, job_id: str) -> None:
         async with channel().cancels:
             try:
-                cancellation = await self._call(hook, partial(_cancel_urgently, hook, job_id, self.kind))
+                cancellation = await self._call(client, partial(_cancel_urgently, client, job_id, self.kind))
                 self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
             except Exception as error:  # nothing may end the trigger before the task is told
                 self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
 
 
-def _cancel_urgently(hook: DliHook, job_id: str, kind: str) -> Cancellation:
-    return hook.for_thread(urgent=True).cancel_job(job_id, kind)
+def _cancel_urgently(client: DliClient, job_id: str, kind: str) -> Cancellation:
+    return client.for_thread(URGENT).cancel(kind_of(kind), job_id)
 
 
 async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:
@@ -273,7 +279,7 @@ async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:
     Airflow cancels a killed trigger again every second until it is gone.
     """
     task = in_background(work)
-    end = time.monotonic() + _END_WITHIN
-    while not task.done() and (left := end - time.monotonic()) > 0:
+    end = machine.monotonic() + _END_WITHIN
+    while not task.done() and (left := end - machine.monotonic()) > 0:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=left)

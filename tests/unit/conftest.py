@@ -8,7 +8,7 @@ import threading
 import pytest
 import requests
 
-from airflow_provider_dli import credentials
+from airflow_provider_dli.client import credentials
 from airflow_provider_dli.hooks import dli as hooks
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from requests import Request
 
 from airflow_provider_dli.api import sql
-from airflow_provider_dli.auth import AkSkAuth, TokenAuth
+from airflow_provider_dli.client.signing import AkSkAuth, TokenAuth
 
 PROJECT = "48cc2c48765f481480c7db940d6409d1"
 HOST = "dli.eu-de.otc.t-systems.com"

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from airflow_provider_dli.api import sql
+from airflow_provider_dli.client import client
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliPermissionError, DliTemporaryError
-from airflow_provider_dli.hooks import dli as hooks
 
 TIMEOUT = 1.0
 
@@ -91,7 +91,7 @@ def expected(call, fault):
 def tired_hook(connect, monkeypatch):
     """A hook that waits a second for an answer, also of a submit, and repeats soon."""
     monkeypatch.setattr(sql, "_SUBMIT_TIMEOUT", TIMEOUT)
-    monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(client, "FIRST_PAUSE", 0.05)
     hook = connect(extra={"timeout": TIMEOUT})
     hook.connect()
     return hook

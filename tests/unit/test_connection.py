@@ -9,7 +9,7 @@ import certifi
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_dli.connection import DliConnection
+from airflow_provider_dli.client.connection import DliConnection
 from airflow_provider_dli.exceptions import DliValueError
 
 EXTRA = {"region": "eu-de", "project_id": "48cc2c48765f481480c7db940d6409d1", "domain_name": "OTC-1"}

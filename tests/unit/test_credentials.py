@@ -12,7 +12,10 @@ from types import SimpleNamespace
 import pytest
 from task_process import TaskProcesses
 
-from airflow_provider_dli import compat, credentials
+from airflow_provider_dli import compat
+from airflow_provider_dli.api.sql import KIND
+from airflow_provider_dli.client import credentials
+from airflow_provider_dli.client.patience import URGENT, Patience
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.triggers.dli import DliJobTrigger
@@ -85,15 +88,15 @@ class TestOneFlight:
 
     def test_one_that_hangs_does_not_hold_an_urgent_call(self, dli_local, job_id):
         hook = DliHook()
-        urgent = hook.for_thread(urgent=True)
+        urgent = hook.client.for_thread(URGENT)
         dli_local.settings(rotated_secret=dli_local.password)
         dli_local.fault("token", "hang", seconds=8)
-        hanging = DliHook()
-        hanging._give_up_after = 0  # nothing of it is left for the next test
-        threading.Thread(target=lambda: all_at_once(lambda _: hanging.get_job(job_id), 1), daemon=True).start()
+        # Nothing of it is left for the next test.
+        hanging = DliHook().client.patient(Patience(give_up_after=0))
+        threading.Thread(target=lambda: all_at_once(lambda _: hanging.job(KIND, job_id), 1), daemon=True).start()
         dli_local.wait_until(lambda dli: [each for each in dli.requests("token") if each.answered_at is None])
         began = time.monotonic()
-        assert urgent.cancel_job(job_id).accepted
+        assert urgent.cancel(KIND, job_id).accepted
         assert time.monotonic() - began < 3.5
 
     def test_one_that_is_given_up_half_way_is_taken_over(self, dli_local, job_id):
@@ -107,7 +110,7 @@ class TestOneFlight:
             if time.monotonic() > end:
                 raise KeyboardInterrupt
 
-        killed.watch = watch
+        killed = killed.client.watching(watch)
 
         def be_killed():
             with pytest.raises(KeyboardInterrupt):

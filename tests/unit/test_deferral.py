@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pendulum
@@ -20,7 +21,10 @@ from airflow.providers.common.compat.sdk import (
     XCom,
 )
 
-from airflow_provider_dli import compat, credentials
+from airflow_provider_dli import compat
+from airflow_provider_dli.client import client as client_module
+from airflow_provider_dli.client import credentials
+from airflow_provider_dli.client.patience import Patience
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
@@ -28,11 +32,10 @@ from airflow_provider_dli.exceptions import (
     DliNotFoundError,
     DliTaskKilledError,
 )
-from airflow_provider_dli.hooks import dli as hooks
-from airflow_provider_dli.hooks.dli import JobWatcher
-from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
 from airflow_provider_dli.sensors.dli import DliJobSensor
+from airflow_provider_dli.tasks import run as machine_room
+from airflow_provider_dli.waiting.watcher import JobWatcher
 
 OVER = {"outcome": "over", "message": ""}
 
@@ -132,7 +135,7 @@ class TestSubmit:
         assert len(job.cancel_requests) == 1
 
     def test_nor_has_it_told_a_minute_later(self, dli_local, context, airflow_says, monkeypatch):
-        monkeypatch.setattr(operators, "_TOLD_WITHIN", 1)
+        monkeypatch.setattr(machine_room, "_TOLD_WITHIN", 1)
         dli_local.will(run_for=60)
         airflow_says("failed")
         with pytest.raises(DliTaskKilledError):
@@ -253,7 +256,7 @@ class TestSubmit:
         cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     def test_the_time_of_the_deferral_counts_when_dli_is_away_afterwards(self, dli_local, context, monkeypatch):
-        monkeypatch.setattr(operators, "_TOLD_ONCE_MORE_WITHIN", 2)
+        monkeypatch.setattr(machine_room, "_TOLD_ONCE_MORE_WITHIN", 2)
         dli_local.will(run_for=60)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1", execution_timeout=timedelta(seconds=2))
         deferral = deferral_of(task, context)
@@ -404,7 +407,7 @@ class TestSensor:
             task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
 
     def test_an_outage_is_waited_out(self, dli_local, context, job_id, monkeypatch):
-        monkeypatch.setattr(hooks, "GIVE_UP_AFTER", 0)
+        monkeypatch.setattr(client_module, "Patience", partial(Patience, give_up_after=0))
         dli_local.fault("status", "status", times=3, status=503)
         execute(task_of(DliJobSensor, job_id=job_id, deferrable=False, poke_interval=0.1), context)
         assert dli_local.job(job_id).status == "FINISHED"

@@ -12,10 +12,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api.jobs import Job, JobKind, JobState
-from airflow_provider_dli.earlier import Verdict, judge
+from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliPermissionError
+from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
+from airflow_provider_dli.tasks.earlier import Verdict, judge
 
 START = pendulum.datetime(2026, 11, 22)
 OTHER_START = START.add(days=1)
@@ -28,13 +29,13 @@ FIRST = identity.Identity(
     generation=identity.generation(START, 2),
     try_number=1,
     owner="task",
-    work=identity.work("select 1", None, None, {}),
+    work=SqlWork("select 1").digest,
 )
 
 
 def a_job(state, job_id="job", **changes):
     attempt = dataclasses.replace(FIRST, **changes)
-    return Job(job_id, JobKind.SQL, JobState[state], state, tags=attempt.tags())
+    return Job(job_id, "sql", "SQL job", JobState[state], state, tags=attempt.tags())
 
 
 CLEARED = {"generation": identity.generation(START, 5)}

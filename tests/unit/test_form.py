@@ -12,7 +12,7 @@ import warnings
 import pytest
 from airflow.providers_manager import ProvidersManager
 
-from airflow_provider_dli.connection import DliConnection
+from airflow_provider_dli.client.connection import DliConnection
 from airflow_provider_dli.get_provider_info import get_provider_info
 
 FORM = get_provider_info()["connection-types"][0]

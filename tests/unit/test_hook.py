@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_dli.api import sql
-from airflow_provider_dli.api.jobs import JobState
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
@@ -20,7 +19,8 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.hooks.dli import JobWatcher
+from airflow_provider_dli.job import JobState
+from airflow_provider_dli.waiting.watcher import JobWatcher, wait_until_over
 
 UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 
@@ -354,9 +354,8 @@ class TestWait:
             if time.monotonic() > end:
                 raise KeyboardInterrupt
 
-        hook.watch = watch
         with pytest.raises(KeyboardInterrupt):
-            hook.wait_for_job(job.id, poll_interval=30)
+            wait_until_over(hook.client.watching(watch), sql.KIND, job.id, poll_interval=30)
         assert time.monotonic() < end + 0.5
 
     @pytest.mark.parametrize("poll_interval", [0, -1, float("nan"), float("inf")])
@@ -409,7 +408,7 @@ def test_a_log_that_is_gone_does_not_end_the_wait_for_a_job(dli_local, hook, mon
 
 def test_a_dli_that_asks_for_a_day_is_asked_again_after_a_minute(dli_local, hook):
     dli_local.will(run_for=60)
-    watcher = JobWatcher(hook, hook.submit_sql_job("select 1").id)
+    watcher = JobWatcher(hook.client, sql.KIND, hook.submit_sql_job("select 1").id)
     dli_local.fault("status", "status", status=429, retry_after=86400)
     assert watcher.look() is None
     assert watcher.interval == 60

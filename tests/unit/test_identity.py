@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliValueError
 
 START = datetime(2026, 11, 22, 16, 20, 0, 123457, tzinfo=UTC)
@@ -25,7 +26,7 @@ def an_identity(**changes):
         "generation": identity.generation(START, 2),
         "try_number": 1,
         "owner": "task",
-        "work": identity.work("select 1", "db", "default", {"b": True, "a": 1}),
+        "work": SqlWork("select 1", "db", "default", {"b": True, "a": 1}).digest,
         "deployment": "production",
     }
     return identity.Identity(**{**fields, **changes})

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 
 import pendulum
 import pytest
 from task_process import TaskProcesses
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.api.sql import KIND, SqlWork
+from airflow_provider_dli.client.patience import URGENT
 from airflow_provider_dli.exceptions import DliTaskKilledError
-from airflow_provider_dli.kill import KillSwitch
+from airflow_provider_dli.tasks.kill import KillSwitch
 
 SUBMIT = "DliSubmitSqlJobOperator"
 
@@ -354,7 +357,7 @@ def job_of_an_earlier_try(connect, sql="select 1", max_tries=0, try_number=1):
         generation=identity.generation(pendulum.datetime(2026, 11, 22), max_tries),
         try_number=try_number,
         owner="task",
-        work=identity.work(sql, None, None, {}),
+        work=SqlWork(sql).digest,
     )
     connect().submit_sql_job(sql, tags=earlier.tags())
 
@@ -418,7 +421,7 @@ def test_a_job_that_is_found_after_the_kill_has_looked_in_vain_is_cancelled(dli_
     hook = connect()
     job = hook.submit_sql_job("select 1")
     switch = KillSwitch()
-    with switch.armed(hook.for_thread().cancel_job, hook.log):
+    with switch.armed(partial(hook.client.for_thread(URGENT).cancel, KIND), hook.log):
         switch.search(list)
         switch.pull()
         with pytest.raises(DliTaskKilledError):

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_dli.api import iam, sql
-from airflow_provider_dli.api.jobs import Job, JobState
-from airflow_provider_dli.connection import DliConnection
+from airflow_provider_dli.client import client
+from airflow_provider_dli.client.connection import DliConnection
+from airflow_provider_dli.client.exchange import exchange
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError, DliValueError
-from airflow_provider_dli.exchange import exchange
-from airflow_provider_dli.hooks import dli as hooks
+from airflow_provider_dli.job import Job, JobState
 
 JOB = "8ecb0777-9c70-4529-9935-29ea0946039c"
 A_JOB = {
@@ -349,7 +349,7 @@ class TestOnTheWire:
 
     @pytest.fixture
     def tired_hook(self, connect, monkeypatch):
-        monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
+        monkeypatch.setattr(client, "FIRST_PAUSE", 0.05)
         hook = connect()
         hook.connect()
         return hook
@@ -386,7 +386,7 @@ class TestOnTheWire:
 
     @pytest.mark.parametrize("body", ['{"token": 5}', '{"token": {"expires_at": "soon"}}', '{"token": {}}'])
     def test_a_token_is_asked_for_again(self, dli_local, connect, monkeypatch, body):
-        monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
+        monkeypatch.setattr(client, "FIRST_PAUSE", 0.05)
         dli_local.fault("token", "status", status=201, body=body)
         connect().connect()
         assert len(dli_local.requests(call="token")) == 2

@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_dli import compat, identity
+from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import (
     DliError,
     DliJobError,
@@ -18,8 +19,9 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
+from airflow_provider_dli.tasks import start
+from airflow_provider_dli.waiting import watcher
 
 UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 
@@ -60,7 +62,7 @@ class TestSubmit:
         monkeypatch.setenv("AIRFLOW__DLI__DEPLOYMENT", "prod 1")
         execute(DliSubmitSqlJobOperator, sql="select 1", conf={"a": 1}, tags={"team": "sales"})
         [job] = dli_local.jobs()
-        work = identity.work("select 1", None, None, {"a": 1})
+        work = SqlWork("select 1", conf={"a": 1}).digest
         assert (
             job.tags["airflow_attempt"]
             == f"1:{identity.generation(pendulum.datetime(2026, 11, 22), 2)}:1:-1:0:task:{work}"
@@ -110,7 +112,7 @@ class TestSubmit:
         assert [job.job_id for job in dli_local.jobs()] == [result]
 
     def test_a_submit_that_got_lost_on_its_way_is_reported_and_not_repeated(self, dli_local, execute, monkeypatch):
-        monkeypatch.setattr(operators, "LIST_LAG", 3)
+        monkeypatch.setattr(start, "LIST_LAG", 3)
         dli_local.fault("submit", "drop_before")
         with pytest.raises(DliError, match="DLI lists no job of this try within 3 s. The job may run all the same"):
             execute(DliSubmitSqlJobOperator, sql="select 1")
@@ -128,9 +130,8 @@ class TestSubmit:
         dli_local.wait_until(lambda dli: [job.status for job in dli.jobs()] == ["CANCELLED"], timeout=5)
 
     def test_an_outage_beyond_the_budget_cancels_the_job(self, dli_local, execute, monkeypatch):
-        from airflow_provider_dli.hooks import dli as hooks
 
-        monkeypatch.setattr(hooks, "OUTAGE_BUDGET", 1)
+        monkeypatch.setattr(watcher, "OUTAGE_BUDGET", 1)
         dli_local.will(run_for=60)
         dli_local.fault("status", "status", times=None, status=503, error_code="APIG.0602", error_msg="unavailable")
         with pytest.raises(DliTemporaryError, match="unavailable"):
@@ -171,7 +172,7 @@ class TestJobOfAnEarlierTry:
                 generation=identity.generation(pendulum.datetime(2026, 11, day), ti.max_tries),
                 try_number=ti.try_number,
                 owner="task",
-                work=identity.work("select 1", None, None, {}),
+                work=SqlWork("select 1").digest,
             )
             dli_local.will(run_for=run_for)
             return connect().submit_sql_job("select 1", tags=mine.tags()).id

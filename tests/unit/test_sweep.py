@@ -21,11 +21,14 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_dli import compat, identity, sweep
-from airflow_provider_dli.api.jobs import Job, JobKind, JobState
+from airflow_provider_dli import compat, identity
+from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliError, DliTaskKilledError
-from airflow_provider_dli.operators import dli as operators
+from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliCancelOrphanJobsOperator
+from airflow_provider_dli.sweep import verdict, walk
+from airflow_provider_dli.sweep.report import Report
+from airflow_provider_dli.text import in_words
 
 START = pendulum.datetime(2026, 11, 22)
 LATER_START = START.add(days=1)
@@ -38,7 +41,7 @@ MINE = identity.Identity(
     generation=identity.generation(START, 2),
     try_number=1,
     owner="task",
-    work=identity.work("select 1", None, None, {}),
+    work=SqlWork("select 1").digest,
     deployment="ours",
 )
 ALIVE = [None, "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"]
@@ -375,7 +378,7 @@ class TestWhatGoesWrong:
         assert dli_local.job(job_id).status == "CANCELLED"
 
     def test_but_not_for_ever(self, dli_local, left_behind, run, monkeypatch):
-        monkeypatch.setattr(operators, "_CONFIRM_WITHIN", 1)
+        monkeypatch.setattr(walk, "_CONFIRM_WITHIN", 1)
         slow = left_behind(will={"cancel_takes": 5})
         dli_local.wait_until(lambda dli: dli.job(slow).status == "RUNNING")
         quick = left_behind(run_id="run 2")
@@ -525,7 +528,8 @@ class TestPureFunctions:
     def a_job(self, state="RUNNING", **changes):
         return Job(
             "job",
-            JobKind.SQL,
+            "sql",
+            "SQL job",
             JobState[state],
             state,
             start_time=START,
@@ -534,36 +538,36 @@ class TestPureFunctions:
 
     @pytest.mark.parametrize("state", ["FINISHED", "FAILED", "CANCELLED"])
     def test_a_job_that_is_over_is_no_candidate(self, state):
-        assert sweep.candidate(self.a_job(state), "ours") is None
+        assert verdict.candidate(self.a_job(state), "ours") is None
 
     @pytest.mark.parametrize("state", ["LAUNCHING", "RUNNING", "SCALING", "UNKNOWN"])
     def test_one_in_any_other_state_is(self, state):
-        candidate = sweep.candidate(self.a_job(state), "ours")
-        assert sweep.judge(candidate, "failed", None).verdict is sweep.Verdict.ORPHAN
+        candidate = verdict.candidate(self.a_job(state), "ours")
+        assert verdict.judge(candidate, "failed", None).verdict is verdict.Verdict.ORPHAN
 
     @pytest.mark.parametrize("deployment", ["theirs", "our", "ours2", "OURS", None])
     def test_the_deployment_is_compared_exactly(self, deployment):
-        assert sweep.candidate(self.a_job(deployment=deployment), "ours") is None
+        assert verdict.candidate(self.a_job(deployment=deployment), "ours") is None
 
     def test_a_deployment_with_other_characters(self):
-        assert sweep.candidate(self.a_job(deployment="prod/eu,1"), "prod/eu,1") is not None
+        assert verdict.candidate(self.a_job(deployment="prod/eu,1"), "prod/eu,1") is not None
 
     def test_a_job_of_unknown_age_is_left_alone(self):
-        candidate = sweep.candidate(dataclasses.replace(self.a_job(), start_time=None), "ours")
-        assert sweep.exempt(candidate, time.time(), timedelta(0)).verdict is sweep.Verdict.LEFT_ALONE
+        candidate = verdict.candidate(dataclasses.replace(self.a_job(), start_time=None), "ours")
+        assert verdict.exempt(candidate, time.time(), timedelta(0)).verdict is verdict.Verdict.LEFT_ALONE
 
     def test_an_owner_of_a_later_release_is_left_alone(self):
-        candidate = sweep.candidate(self.a_job(owner="savepoint"), "ours")
-        assert sweep.exempt(candidate, time.time(), timedelta(0)).verdict is sweep.Verdict.LEFT_ALONE
+        candidate = verdict.candidate(self.a_job(owner="savepoint"), "ours")
+        assert verdict.exempt(candidate, time.time(), timedelta(0)).verdict is verdict.Verdict.LEFT_ALONE
 
     def test_airflow_is_asked_once_for_one_task_unless_the_url_gets_too_long(self):
         candidates = [
-            sweep.candidate(self.a_job(run_id=f"{number:03}" + "r" * 97, map_index=index, task_id=task), "ours")
+            verdict.candidate(self.a_job(run_id=f"{number:03}" + "r" * 97, map_index=index, task_id=task), "ours")
             for task in ("one", "two")
             for number in range(50)
             for index in range(3)
         ]
-        questions = list(sweep.questions(candidates))
+        questions = list(verdict.questions(candidates))
         assert [(question.task_id, len(question.run_ids)) for question in questions] == [
             ("one", 36),
             ("one", 14),
@@ -573,15 +577,17 @@ class TestPureFunctions:
         assert [each for question in questions for each in question.candidates] == candidates
 
     def test_a_run_id_that_is_too_long_by_itself_is_asked_for_alone(self):
-        candidates = [sweep.candidate(self.a_job(run_id="/" * 40), "ours")._replace(run_id="/" * 2000)] * 2
-        [question] = sweep.questions(candidates)
+        candidates = [verdict.candidate(self.a_job(run_id="/" * 40), "ours")._replace(run_id="/" * 2000)] * 2
+        [question] = verdict.questions(candidates)
         assert question.run_ids == ["/" * 2000]
 
     def test_the_table_reads_well(self):
-        report = sweep.Report(now=START.timestamp() + 3700)
-        candidate = sweep.candidate(self.a_job(map_index=7), "ours")
-        report.add(candidate, sweep.judge(candidate, "failed", None)._replace(verdict=sweep.Verdict.CANCELLED))
-        report.add(candidate._replace(submitted=None, try_number=0), sweep.Judgement(sweep.Verdict.UNIDENTIFIED, "x"))
+        report = Report(now=START.timestamp() + 3700)
+        candidate = verdict.candidate(self.a_job(map_index=7), "ours")
+        report.add(candidate, verdict.judge(candidate, "failed", None)._replace(verdict=verdict.Verdict.CANCELLED))
+        report.add(
+            candidate._replace(submitted=None, try_number=0), verdict.Judgement(verdict.Verdict.UNIDENTIFIED, "x")
+        )
         assert str(report).splitlines() == [
             "Active jobs of this deployment: 2 (1 cancelled, 1 unidentified)",
             "job  dag    run    task     try  age        verdict       why",
@@ -593,7 +599,7 @@ class TestPureFunctions:
         ("seconds", "words"), [(0, "0 s"), (59.6, "1 min"), (3605, "1 h 5 s"), (200000, "2 d 7 h"), (-3, "0 s")]
     )
     def test_durations_in_words(self, seconds, words):
-        assert sweep.in_words(seconds) == words
+        assert in_words(seconds) == words
 
 
 def test_the_operator_has_room_for_templates_and_keeps_airflows_dry_run():

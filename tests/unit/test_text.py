@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_dli import credentials
 from airflow_provider_dli.api import sql
-from airflow_provider_dli.api.jobs import Job, JobKind, JobState
+from airflow_provider_dli.client import credentials
 from airflow_provider_dli.exceptions import DliError, DliJobError
+from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.sweep import Candidate, Judgement, Report, Verdict
 from airflow_provider_dli.text import clean
 
@@ -82,7 +82,7 @@ def test_whatever_the_text(text, limit):
 
 
 def test_a_failed_job_shows_three_lines_of_its_statement():
-    job = Job("j", JobKind.SQL, JobState.FAILED, "FAILED", statement="select\x1b[2J 1\n  from t\n-- three\nfour")
+    job = Job("j", "sql", "SQL job", JobState.FAILED, "FAILED", statement="select\x1b[2J 1\n  from t\n-- three\nfour")
     with pytest.raises(DliJobError) as caught:
         job.require_success()
     assert str(caught.value).splitlines()[1:] == [r"    select\x1b[2J 1", "    from t", "    -- three"]

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from airflow_provider_dli.client import client
 from airflow_provider_dli.exceptions import DliCertificateError, DliTemporaryError
 from airflow_provider_dli.hooks import dli as hooks
 
@@ -180,7 +181,7 @@ def serve(authority, monkeypatch):
             "extra": extra,
         }
         monkeypatch.setenv("AIRFLOW_CONN_DLI_DEFAULT", json.dumps(connection))
-        monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
+        monkeypatch.setattr(client, "FIRST_PAUSE", 0.05)
         return server, hooks.DliHook()
 
     yield start

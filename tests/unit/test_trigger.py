@@ -12,16 +12,23 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook, XCom
 
-from airflow_provider_dli import compat, credentials, questions
-from airflow_provider_dli.hooks import dli as hooks
-from airflow_provider_dli.hooks.dli import DliHook, JobWatcher
+from airflow_provider_dli import compat
+from airflow_provider_dli.client import credentials
+from airflow_provider_dli.client.client import DliClient
+from airflow_provider_dli.client.patience import IN_THREAD
+from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.triggers import dli as triggers
+from airflow_provider_dli.triggers import questions
 from airflow_provider_dli.triggers.dli import DliJobTrigger
+from airflow_provider_dli.waiting import watcher
+from airflow_provider_dli.waiting.watcher import JobWatcher
 
 KEPT = json.loads((Path(__file__).parent / "fixtures" / "triggers.json").read_text())
 TI = SimpleNamespace(dag_id="sales", run_id="run 1", task_id="load", map_index=-1, try_number=1)
@@ -116,8 +123,8 @@ class TestArguments:
         trigger = trigger_of(submit(run_for=0))
         fired_by(trigger)
         text = json.dumps(trigger.serialize()) + repr(trigger)
-        assert trigger._hook.read_connection().secret == dli_local.connection("password")["password"]
-        assert trigger._hook.read_connection().secret not in text
+        assert trigger._client.connect().secret == dli_local.connection("password")["password"]
+        assert trigger._client.connect().secret not in text
 
     @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept["release"])
     def test_those_of_earlier_releases_are_understood(self, submit, kept):
@@ -178,7 +185,7 @@ class TestWaiting:
         assert dli_local.job(job_id).cancel_requests == ()
 
     def test_an_answer_that_drips_is_not_waited_for(self, dli_local, submit, monkeypatch):
-        monkeypatch.setattr(hooks, "FIRST_PATIENCE", 1)
+        monkeypatch.setattr(watcher, "FIRST_PATIENCE", 1)
         job_id = submit(run_for=0.5)
         dli_local.fault("status", "drip", seconds=0.5)
         began = time.monotonic()
@@ -186,7 +193,7 @@ class TestWaiting:
         assert time.monotonic() - began < 4
 
     def test_a_dli_that_is_always_slow_is_waited_for_longer_and_longer(self, dli_local, submit, monkeypatch):
-        monkeypatch.setattr(hooks, "FIRST_PATIENCE", 0.5)
+        monkeypatch.setattr(watcher, "FIRST_PATIENCE", 0.5)
         job_id = submit(run_for=0.1)
         dli_local.fault("status", "latency", times=None, seconds=1.2)
         assert fired_by(trigger_of(job_id))["outcome"] == "over"
@@ -225,7 +232,7 @@ class TestWaiting:
     def test_an_iam_that_is_away_is_waited_out(self, dli_local, submit, monkeypatch):
         job_id = submit(run_for=0)
         credentials._known.clear()
-        monkeypatch.setattr(hooks, "GIVE_UP_AFTER", 0)
+        monkeypatch.setattr(triggers, "IN_THREAD", replace(IN_THREAD, give_up_after=0))
         dli_local.fault("token", "status", times=2, status=503)
         assert fired_by(trigger_of(job_id))["outcome"] == "over"
 
@@ -246,7 +253,7 @@ class TestNoWayOn:
 
     def test_a_bug_in_the_cancel_does_not_keep_the_task_from_being_told(self, submit, monkeypatch):
         job_id = submit()
-        monkeypatch.setattr(DliHook, "cancel_job", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(DliClient, "cancel", lambda *_, **__: 1 / 0)
         assert fired_by(trigger_of(job_id, deadline=time.time() + 0.5))["outcome"] == "timeout"
 
     def test_when_the_time_is_over_the_job_is_cancelled_before_the_task_is_told(self, dli_local, submit):
@@ -412,8 +419,8 @@ class TestMany:
     def cancelled(self, monkeypatch):
         """The jobs that are cancelled; of DLI, only what the cancels ask of it matters here."""
         found = []
-        monkeypatch.setattr(hooks.DliHook, "for_thread", lambda self, **_: self)
-        monkeypatch.setattr(hooks.DliHook, "cancel_job", lambda self, job_id, *_: found.append(job_id))
+        monkeypatch.setattr(DliClient, "for_thread", lambda self, _: self)
+        monkeypatch.setattr(DliClient, "cancel", lambda self, kind, job_id: found.append(job_id))
         monkeypatch.setattr(JobWatcher, "look", lambda self: None)
         return found
 
@@ -481,8 +488,8 @@ class TestMany:
         connect()
         monkeypatch.setattr(questions, "ANSWER_WITHIN", 0.2)
         SlowChannel(monkeypatch, 0.5, lambda index: "deferred")
-        monkeypatch.setattr(hooks, "OUTAGE_BUDGET", 3)
-        monkeypatch.setattr("airflow_provider_dli.triggers.dli.OUTAGE_BUDGET", 3)
+        monkeypatch.setattr(watcher, "OUTAGE_BUDGET", 3)
+        monkeypatch.setattr(triggers, "OUTAGE_BUDGET", 3)
         self.play(self.mapped()[:20], on_kill=True)
         assert cancelled == []
 

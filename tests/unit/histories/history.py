@@ -25,7 +25,7 @@ import pytest
 import tenacity
 
 from airflow_provider_dli import cancelling, compat, credentials, deferral, identity, kill, questions, threads
-from airflow_provider_dli.connection import DliConnection
+from airflow_provider_dli.client.connection import DliConnection
 from airflow_provider_dli.hooks import dli as hooks
 from airflow_provider_dli.operators import dli as operators
 from airflow_provider_dli.triggers import dli as triggers

@@ -1,4 +1,4 @@
-"""What a DLI job is: its kind, its states, and which of them count as active, over and a success."""
+"""What a DLI job is, of whatever kind: its states, and which of them count as active, over and a success."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ if TYPE_CHECKING:
     from pendulum import DateTime, Duration
 
 
-class JobKind(StrEnum):
-    """A family of jobs with endpoints and state names of its own."""
-
-    SQL = "sql"
-
-
 class JobState(StrEnum):
     """State of a job, the same words for every kind. A state we do not know counts as active."""
 
+    CREATED = "CREATED"  # of a kind that is created first and launched afterwards
     LAUNCHING = "LAUNCHING"
     RUNNING = "RUNNING"
     SCALING = "SCALING"
@@ -48,7 +43,8 @@ class Job:
     A job as DLI last described it.
 
     :param id: DLI's id of the job.
-    :param kind: Its family.
+    :param kind: Name of its kind, such as ``"sql"``.
+    :param title: Its kind in the words of people, such as ``SQL job``.
     :param state: Its state.
     :param status: The state in DLI's own spelling, for people.
     :param message: DLI's message; of a failed job, the reason.
@@ -58,11 +54,12 @@ class Job:
     :param start_time: When it was submitted.
     :param duration: How long it has run, by DLI's own clock; None before it starts.
     :param result_count: Number of rows returned or inserted; None when DLI does not say.
-    :param tags: Its tags.
+    :param tags: Its tags. Of a kind without tags, what its name or description says instead.
     """
 
     id: str
-    kind: JobKind
+    kind: str
+    title: str
     state: JobState
     status: str
     message: str = ""
@@ -75,7 +72,7 @@ class Job:
     tags: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{KIND_NAMES[self.kind]} job {self.id}"
+        return f"{self.title} {self.id}"
 
     def require_success(self) -> Job:
         """
@@ -111,8 +108,6 @@ class Cancellation:
     def __str__(self) -> str:
         return "DLI accepted the cancel" if self.accepted else f"it was over before ({self.state})"
 
-
-KIND_NAMES = {JobKind.SQL: "SQL"}
 
 # DLI does not say which characters an id has, so only those are refused that could change the path.
 _UNSAFE_IN_JOB_ID = re.compile(r"[\s/\\?#%]|^\.+$")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_dli import __version__
+from airflow_provider_dli.api.answers import error_of
 from airflow_provider_dli.api.call import Answer
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_dli.api.call import Call
-    from airflow_provider_dli.connection import DliConnection
+    from airflow_provider_dli.client.connection import DliConnection
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def new_session() -> requests.Session:
     """Return a session whose requests say what DLI wants to read on every one of them."""
     import requests
 
-    from airflow_provider_dli.transport import Transport
+    from airflow_provider_dli.client.transport import Transport
 
     session = requests.Session()
     session.mount("https://", Transport())
@@ -67,7 +68,7 @@ def exchange(
     :param session: Sends it; see :func:`new_session`.
     :param call: What to send and how to read the answer.
     :param connection: Where to.
-    :param authenticate: Makes the request authentic: one of the classes of :mod:`.auth`.
+    :param authenticate: Makes the request authentic: one of the classes of :mod:`.signing`.
     :param project_id: Project that the call is about; empty for a call of IAM.
     :param timeout: Seconds to wait for the next piece of the answer.
     :raises DliError: It failed; the subclass says in what way. Nothing else is raised.
@@ -148,7 +149,7 @@ def _answer(
     if status < 400 and not isinstance(body, dict):
         raise DliTemporaryError(f"{call.what}: the answer is no JSON object (HTTP {status})", status=status)
     if status >= 400 or _is_false(body.get("is_success")):
-        raise DliError.from_answer(
+        raise error_of(
             call.what,
             status,
             body,
@@ -236,7 +237,7 @@ def _cause(error: BaseException) -> str:
 
     from urllib3 import exceptions
 
-    from airflow_provider_dli.transport import TlsConnectionError, without_source
+    from airflow_provider_dli.client.transport import TlsConnectionError, without_source
 
     *_, reason = _layers(error)
     if isinstance(reason, TlsConnectionError):

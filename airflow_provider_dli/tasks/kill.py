@@ -1,5 +1,5 @@
 """
-What makes a waiting task killable: waits that end soon, and a thread that cancels.
+The switch: which jobs a kill cancels, and how.
 
 Airflow calls ``on_kill`` inside a signal handler: the main thread stops between two byte codes of whatever it was
 doing, and gets 5 seconds before SIGKILL, on some paths. So whatever that code may hold (the supervisor channel, the
@@ -9,26 +9,27 @@ its own, and imports nothing.
 
 A kill has two budgets: 3.5 s inside the signal handler, and 30 s in all. Airflow does not always send SIGKILL, so the
 task stays until its jobs are cancelled or the 30 s are over, for as long as its process is let live.
+
+:class:`State` and :data:`TRANSITIONS` say where the switch stands and what moves it, :class:`Fate` what becomes of each
+job.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTaskKilledError
-from airflow_provider_dli.threads import SLICE, call_in_thread, start_thread
+from airflow_provider_dli.threads import SLICE, Mailbox, call_in_thread
 
 if TYPE_CHECKING:
-    from airflow.sdk.types import Logger
-
-    from airflow_provider_dli.api.jobs import Cancellation, Job
+    from airflow_provider_dli.client.client import Log
+    from airflow_provider_dli.job import Cancellation, Job
 
 # How long `on_kill` waits for the cancel, in seconds. Airflow sends SIGKILL after 5.
 KILL_GRACE = 3.5
@@ -38,16 +39,77 @@ CANCEL_WITHIN = 30.0
 LOOK_EVERY = 0.5
 
 
-@dataclass
-class _Fate:
-    """What became of one job that shall be cancelled."""
+class Fate(Enum):
+    """What becomes of one job that a kill cancels, in this order; a refused one starts again once."""
 
-    is_begun: bool = False
-    is_settled: bool = False
-    #: Whether it is certain that nothing runs on: DLI accepted the cancel, or the job was over.
-    is_done: bool = False
-    #: Whether the credentials were refused: then only a connection that was read anew helps.
-    is_refused: bool = False
+    FOLLOWED = "no cancel was sent"
+    CANCELLING = "a cancel is under way"
+    GONE = "it does not go on: DLI accepted the cancel, or it was over, or DLI does not know it"
+    LEFT = "it could not be cancelled, and may still run"
+    REFUSED = "the credentials were refused: only a connection that is read again helps"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no thread of the switch is at it any more."""
+        return self not in (Fate.FOLLOWED, Fate.CANCELLING)
+
+
+class State(Enum):
+    """Where a switch stands: in the first four states the task is wanted, in the last two it is not."""
+
+    IDLE = "a kill has nothing to cancel"
+    SUBMITTING = "a submit is under way: a kill waits for its answer, and looks for its job meanwhile"
+    LOOKING = "there may be jobs whose ids are not known: a kill looks for them first"
+    FOLLOWING = "a kill cancels these jobs"
+    CANCELLING = "the task was killed, or fails by itself: its jobs are looked for and cancelled"
+    SETTLED = "nothing is left to be done, or nothing more can be done"
+
+
+#: What moves a switch: for each state, what happens there (a method, unless the comment says otherwise), and the state
+#: after that. What is not here changes nothing or, after a kill, ends the task.
+TRANSITIONS: Mapping[State, Mapping[str, State]] = {
+    State.IDLE: {
+        "submit": State.SUBMITTING,
+        "search": State.LOOKING,
+        "follow": State.FOLLOWING,
+        "pull": State.SETTLED,
+        "abandon": State.SETTLED,
+    },
+    State.SUBMITTING: {
+        "answer": State.FOLLOWING,  # of DLI to the submit
+        "no answer": State.IDLE,
+        "pull": State.CANCELLING,
+        "abandon": State.CANCELLING,
+    },
+    State.LOOKING: {
+        "follow": State.FOLLOWING,
+        "release": State.IDLE,
+        "pull": State.CANCELLING,
+        "abandon": State.CANCELLING,
+    },
+    State.FOLLOWING: {
+        "follow": State.FOLLOWING,
+        "forget": State.IDLE,  # the last one
+        "release": State.IDLE,
+        "pull": State.CANCELLING,
+        "abandon": State.CANCELLING,
+    },
+    State.CANCELLING: {
+        "settle": State.SETTLED,  # of the last job: a fate that is settled
+    },
+    State.SETTLED: {
+        # A job that turns up after the kill is cancelled all the same.
+        "search": State.CANCELLING,
+        "follow": State.CANCELLING,
+    },
+}
+
+
+@dataclass
+class _Followed:
+    """One job that a kill cancels."""
+
+    fate: Fate = Fate.FOLLOWED
     is_reported: bool = False
     said: str = ""
 
@@ -61,19 +123,32 @@ class KillSwitch:
     (``with switch.armed(...)``) before anything is submitted.
     """
 
+    # A dictionary is read and changed in single steps, so it needs no lock.
+    _jobs: dict[str, _Followed]
+    _find: Callable[[], Iterable[str]] | None
+
     def __init__(self) -> None:
         self.killed = False
-        # A dictionary is read and changed in single steps, so it needs no lock.
-        self._jobs: dict[str, _Fate] = {}
-        self._find: Callable[[], Iterable[str]] | None = None
-        self._submitting = False
+        #: Whether there may be a job that is not followed yet: of an earlier try, or from before a deferral.
+        self.expects_a_job = False
         self._reset(None, None, None)
+
+    @property
+    def state(self) -> State:
+        """Where the switch stands."""
+        if self._unwanted:
+            return State.SETTLED if self._is_settled() else State.CANCELLING
+        if self._submitting:
+            return State.SUBMITTING
+        if self._find is not None:
+            return State.LOOKING
+        return State.FOLLOWING if self._jobs else State.IDLE
 
     @contextmanager
     def armed(
         self,
         cancel: Callable[[str], Cancellation] | None,
-        log: Logger,
+        log: Log,
         reread_connection: Callable[[], object] | None = None,
     ) -> Iterator[KillSwitch]:
         """
@@ -85,7 +160,7 @@ class KillSwitch:
             is tried once more.
         """
         self._reset(cancel, log, reread_connection)
-        threading.Thread(target=partial(self._obey, self._orders), name="dli-canceller", daemon=True).start()
+        machine.start_thread(partial(self._obey, self._orders))
         try:
             yield self
         finally:
@@ -133,33 +208,50 @@ class KillSwitch:
 
     @property
     def may_leave_a_job(self) -> bool:
-        """Whether a job that is followed may still run."""
-        return any(not fate.is_done for fate in self._fates())
+        """Whether a job of this task may still run."""
+        return self.expects_a_job or any(job.fate is not Fate.GONE for job in self._followed())
 
-    def submit(self, send: Callable[[], Job], timeout: float, find: Callable[[], Iterable[str]]) -> Job:
+    def submit(
+        self,
+        create: Callable[[], Job],
+        launch: Callable[[Job], Job] | None = None,
+        *,
+        timeout: float,
+        find: Callable[[], Iterable[str]],
+    ) -> Job:
         """
         Submit a job and note its id, with no gap in which a signal or a timeout could lose it.
 
-        Sending and noting happen in a thread, for signals and timeouts only ever interrupt the main one. After a kill
-        that comes before the answer, the job is looked for as well: a synchronous statement may run for minutes before
-        DLI answers. The task stays until it is cancelled, or for 30 s: to end earlier would leave the job behind.
-        (Where Airflow sends SIGKILL after 5 s, it is the one to end it.)
+        All this happens in a thread, for signals and timeouts only ever interrupt the main one. After a kill that comes
+        before the answer, the job is looked for as well: a synchronous statement may run for minutes before DLI
+        answers. The task stays until it is cancelled, or for 30 s: to end earlier would leave the job behind. (Where
+        Airflow sends SIGKILL after 5 s, it is the one to end it.)
 
-        :param send: Submits the job.
+        :param create: Creates the job.
+        :param launch: Starts what was created, where that is a step of its own; returns the job. Not called after a
+            kill.
         :param timeout: Seconds after which the answer counts as lost.
         :param find: Looks for the job, once; returns its id, if it is there. Called in a thread.
         """
 
         def run() -> Job:
             try:
-                job = send()
-                self._jobs.setdefault(job.id, _Fate())
+                job = create()
+                self._jobs.setdefault(job.id, _Followed())
+                self._launching = launch is not None
+                if launch is None or self._unwanted:
+                    return job
+                try:
+                    return launch(job)
+                finally:
+                    if self._unwanted:
+                        # Once more, for the cancel may have come before the launch.
+                        self._jobs[job.id] = _Followed()
             finally:
                 # In this order: whoever sees that no submit is under way finds the job id.
-                self._submitting = False
+                self._launching = self._submitting = False
                 if self._unwanted:
                     self._orders.put(True)
-            return job
 
         # In this order: a kill that is not seen here finds a submit under way.
         self._submitting = True
@@ -167,7 +259,7 @@ class KillSwitch:
             self._submitting = False
             self.check()
         # Started before a kill, for the same reason as the thread that cancels.
-        threading.Thread(target=partial(self._look_meanwhile, find), name="dli-searcher", daemon=True).start()
+        machine.start_thread(partial(self._look_meanwhile, find))
         try:
             job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
         except BaseException:
@@ -181,7 +273,7 @@ class KillSwitch:
 
     def follow(self, *job_ids: str) -> None:
         """From now on, cancel these jobs and no others when the task is killed; at once, when it was killed already."""
-        self._jobs = {job_id: self._jobs.get(job_id, _Fate()) for job_id in job_ids}
+        self._jobs = {job_id: self._jobs.get(job_id, _Followed()) for job_id in job_ids}
         self._find = None
         if self._unwanted:
             self._orders.put(True)
@@ -217,16 +309,16 @@ class KillSwitch:
     def _reset(
         self,
         cancel: Callable[[str], Cancellation] | None,
-        log: Logger | None,
+        log: Log | None,
         reread_connection: Callable[[], object] | None,
     ) -> None:
         self._cancel = cancel
         self._log = log
         self._reread_connection = reread_connection
-        self._orders: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._orders: Mailbox[bool] = Mailbox()
         self._unwanted = self.killed
         # After a kill that came before, what is found from now on gets its full time.
-        self._unwanted_at = time.monotonic() if self.killed else 0.0
+        self._unwanted_at = machine.monotonic() if self.killed else 0.0
         self._jobs = {}
         self._find = None
         self._is_searching = False
@@ -234,44 +326,45 @@ class KillSwitch:
         self._search_failure = ""
         self._is_search_refused = False
         self._submitting = False
+        self._launching = False
         self._stays_armed = False
         self._is_closed = False
 
     def _give_up(self) -> None:
         if not self._unwanted_at:
-            self._unwanted_at = time.monotonic()
+            self._unwanted_at = machine.monotonic()
         self._unwanted = True
         self._orders.put(True)
 
-    def _fates(self) -> list[_Fate]:
+    def _followed(self) -> list[_Followed]:
         return list(self._jobs.values())
 
     def _time_left(self) -> float:
-        return self._unwanted_at + CANCEL_WITHIN - time.monotonic()
+        return self._unwanted_at + CANCEL_WITHIN - machine.monotonic()
 
     # Waiting
 
     def _finish(self) -> None:
         """Wait until all is cancelled, for the rest of the 30 s."""
         self._wait_until_settled(self._time_left())
-        is_refused = self._is_search_refused or any(fate.is_refused for fate in self._fates())
+        is_refused = self._is_search_refused or any(job.fate is Fate.REFUSED for job in self._followed())
         if is_refused and self._reread_connection is not None:
             # Here, for only the main thread may ask Airflow for anything, and it is not inside such a question now.
             reread_connection, self._reread_connection = self._reread_connection, None
             reread_connection()
             # Once more in any case: it may have been read again already, just when the cancel was refused.
-            for job_id, fate in list(self._jobs.items()):
-                if fate.is_refused:
-                    self._jobs[job_id] = _Fate()
+            for job_id, job in list(self._jobs.items()):
+                if job.fate is Fate.REFUSED:
+                    self._jobs[job_id] = _Followed()
             self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
             self._orders.put(True)
             self._wait_until_settled(self._time_left())
         self._wait_until_reported()
 
     def _wait_until_settled(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self._is_settled() and time.monotonic() < end:
-            time.sleep(0.005)
+        end = machine.monotonic() + seconds
+        while not self._is_settled() and machine.monotonic() < end:
+            machine.sleep(0.005)
 
     def _is_settled(self) -> bool:
         if self._cancel is None or self._is_closed:
@@ -279,12 +372,12 @@ class KillSwitch:
         if self._submitting:
             return self._is_found()
         is_searching = self._find is not None and not self._has_searched
-        return not is_searching and all(fate.is_settled for fate in self._fates())
+        return not is_searching and all(job.fate.is_settled for job in self._followed())
 
     def _wait_until_reported(self) -> None:
-        end = time.monotonic() + SLICE
-        while any(fate.said and not fate.is_reported for fate in self._fates()) and time.monotonic() < end:
-            time.sleep(0.005)
+        end = machine.monotonic() + SLICE
+        while any(job.said and not job.is_reported for job in self._followed()) and machine.monotonic() < end:
+            machine.sleep(0.005)
 
     def _check_submit(self) -> None:
         if self._unwanted and (not self._submitting or self._is_found() or self._time_left() <= 0):
@@ -292,44 +385,43 @@ class KillSwitch:
 
     def _is_found(self) -> bool:
         """Whether the job of a submit that is not answered was found, and seen to."""
-        fates = self._fates()
-        return bool(fates) and all(fate.is_settled for fate in fates)
+        followed = self._followed()
+        return bool(followed) and not self._launching and all(job.fate.is_settled for job in followed)
 
     # In threads
 
-    def _obey(self, orders: queue.SimpleQueue[bool]) -> None:
-        while orders.get():
+    def _obey(self, orders: Mailbox[bool]) -> None:
+        while orders.wait():
             if self._cancel is None or not self._unwanted:
                 continue
-            for job_id, fate in list(self._jobs.items()):
-                if not fate.is_begun:
-                    fate.is_begun = True
-                    start_thread(partial(self._cancel_job, job_id, fate, self._cancel))
+            for job_id, job in list(self._jobs.items()):
+                if job.fate is Fate.FOLLOWED:
+                    job.fate = Fate.CANCELLING
+                    machine.start_thread(partial(self._cancel_job, job_id, job, self._cancel))
             if self._find is not None and not self._has_searched and not self._is_searching:
                 self._is_searching = True
-                start_thread(partial(self._search, self._find))
+                machine.start_thread(partial(self._search, self._find))
 
-    def _cancel_job(self, job_id: str, fate: _Fate, cancel: Callable[[str], Cancellation]) -> None:
+    def _cancel_job(self, job_id: str, job: _Followed, cancel: Callable[[str], Cancellation]) -> None:
         try:
-            fate.said = f"Cancel of DLI job {job_id}: {cancel(job_id)}."
-            fate.is_done = True
+            job.said = f"Cancel of DLI job {job_id}: {cancel(job_id)}."
+            job.fate = Fate.GONE
         except DliNotFoundError:
-            fate.said = f"DLI does not know job {job_id} any more: nothing is left to cancel."
-            fate.is_done = True
+            job.said = f"DLI does not know job {job_id} any more: nothing is left to cancel."
+            job.fate = Fate.GONE
         except Exception as error:  # the edge of a thread: nobody above could say it
-            fate.said = f"DLI job {job_id} could NOT be cancelled and may still run: {error}"
-            fate.is_refused = isinstance(error, DliAuthenticationError)
-        fate.is_settled = True
+            job.said = f"DLI job {job_id} could NOT be cancelled and may still run: {error}"
+            job.fate = Fate.REFUSED if isinstance(error, DliAuthenticationError) else Fate.LEFT
         # Only now, for the killed code may hold a lock of the logging that this line needs.
         if self._log is not None:
-            self._log.info("%s", fate.said)
-        fate.is_reported = True
+            self._log.info("%s", job.said)
+        job.is_reported = True
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
         self._search_failure = ""
         try:
             for job_id in find():
-                self._jobs.setdefault(job_id, _Fate())
+                self._jobs.setdefault(job_id, _Followed())
         except Exception as error:  # the edge of a thread: nobody above could say it
             self._search_failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
             self._is_search_refused = isinstance(error, DliAuthenticationError)
@@ -342,21 +434,21 @@ class KillSwitch:
         """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
         while self._submitting and not self._jobs and not self._is_closed:
             if not self._unwanted or self._cancel is None:
-                time.sleep(SLICE / 5)
+                machine.sleep(SLICE / 5)
                 continue
             with suppress(DliError):
                 for job_id in find():
-                    self._jobs.setdefault(job_id, _Fate())
+                    self._jobs.setdefault(job_id, _Followed())
                     self._orders.put(True)
-            time.sleep(LOOK_EVERY)
+            machine.sleep(LOOK_EVERY)
 
     def _story(self) -> str:
         """Say what became of the jobs."""
         if self._cancel is None and self._jobs:
             return f"DLI job {', '.join(self._jobs)} goes on, as `cancel_on_kill=False` asks."
         said = [
-            fate.said or f"The cancel of DLI job {job_id} was not confirmed in time."
-            for job_id, fate in list(self._jobs.items())
+            job.said or f"The cancel of DLI job {job_id} was not confirmed in time."
+            for job_id, job in list(self._jobs.items())
         ]
         if not said and self._submitting:
             said = ["The answer to its submit had not come."]

@@ -8,16 +8,16 @@ refused credentials are not sent again for a minute: IAM locks accounts and keys
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError
 from airflow_provider_dli.threads import SLICE, Mailbox
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.iam import Token
-    from airflow_provider_dli.connection import DliConnection
+    from airflow_provider_dli.client.connection import DliConnection
 
 # How long refused credentials are not sent again, in seconds.
 REFUSED_FOR = 60.0
@@ -42,13 +42,13 @@ class Credentials:
         :raises DliAuthenticationError: These credentials were refused.
         """
         refusal = self._refusal
-        if refusal is not None and time.monotonic() < self._refused_until:
+        if refusal is not None and machine.monotonic() < self._refused_until:
             raise copy.copy(refusal)
 
     def refuse(self, error: DliAuthenticationError) -> None:
         """Note that these credentials are refused."""
-        if self._refusal is None or time.monotonic() >= self._refused_until:
-            self._refusal, self._refused_until = error, time.monotonic() + REFUSED_FOR
+        if self._refusal is None or machine.monotonic() >= self._refused_until:
+            self._refusal, self._refused_until = error, machine.monotonic() + REFUSED_FOR
 
     def renewed(
         self, stale: Token | None, fetch: Callable[[], Token], watch: Callable[[], None], patience: float
@@ -107,19 +107,19 @@ class _Flight:
     def wait(self, watch: Callable[[], None], patience: float) -> Token | DliError | None:
         mailbox: Mailbox[bool] = Mailbox()
         self._waiting.append(mailbox)
-        end = time.monotonic() + patience
+        end = machine.monotonic() + patience
         # In this order: whoever lands after the mailbox is there puts something into it.
-        while not self._has_landed and (left := end - time.monotonic()) > 0:
+        while not self._has_landed and (left := end - machine.monotonic()) > 0:
             if mailbox.get(min(left, SLICE)):
                 break
             watch()
         return self.outcome
 
 
-# Read and written without a lock, as above.
-_known: dict[DliConnection, Credentials] = {}
+# Read and written without a lock, as above. By process, for a fetch that was under way when it was forked never ends.
+_known: dict[tuple[int, DliConnection], Credentials] = {}
 
 
 def credentials_of(connection: DliConnection) -> Credentials:
     """Return what is known of a connection in this process."""
-    return _known.setdefault(connection, Credentials())
+    return _known.setdefault((machine.process_id(), connection), Credentials())

@@ -15,7 +15,7 @@ from airflow_provider_dli import identity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_provider_dli.api.jobs import Job
+    from airflow_provider_dli.job import Job
 
 
 class Verdict(Enum):
@@ -60,16 +60,6 @@ def judge(jobs: Iterable[Job], mine: identity.Identity, reuse: bool) -> list[Ear
     return [
         Earlier(job, attempt, _verdict(job, attempt, mine, reuse=reuse and job is latest)) for job, attempt in found
     ]
-
-
-def differences(job: Job, statement: str, queue_name: str | None) -> str:
-    """Name what a job ran otherwise than this try would, for people, as far as DLI tells."""
-    names = []
-    if job.statement.strip() != statement.strip():
-        names.append("the statement")
-    if (job.queue_name or "default").lower() != (queue_name or "default").lower():
-        names.append(f"queue_name ({job.queue_name or 'default'} then, {queue_name or 'default'} now)")
-    return ", ".join(names) or "database or conf"
 
 
 def _verdict(job: Job, attempt: identity.Attempt, mine: identity.Identity, *, reuse: bool) -> Verdict:

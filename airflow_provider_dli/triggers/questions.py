@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from airflow_provider_dli import compat, identity
-from airflow_provider_dli.connection import DliConnection
-from airflow_provider_dli.sweep import CHARACTERS, GONE, portions
+from airflow_provider_dli import compat, xcoms
+from airflow_provider_dli.client.connection import DliConnection
+from airflow_provider_dli.task_instances import GONE, TaskInstanceKey, portions, told_apart
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -26,20 +26,6 @@ V = TypeVar("V")
 ANSWER_WITHIN = 60.0
 # How many cancels a triggerer sends at the same time.
 _CANCELS_AT_ONCE = 32
-
-
-class TaskInstanceKey(NamedTuple):
-    """A task instance, whatever its try."""
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-
-    @classmethod
-    def of(cls, ti: Any) -> TaskInstanceKey:
-        """Return the key of one of Airflow's task instances."""
-        return cls(ti.dag_id, ti.run_id, ti.task_id, identity.map_index_of(ti))
 
 
 class ConnectionKey(NamedTuple):
@@ -102,7 +88,7 @@ class Channel:
 
     def __init__(self) -> None:
         self.states: Questions[TaskInstanceKey, str | None] = Questions(_states)
-        self.job_ids: Questions[TaskInstanceKey, str | None] = Questions(partial(_one_by_one, pushed_job_id))
+        self.job_ids: Questions[TaskInstanceKey, str | None] = Questions(partial(_one_by_one, xcoms.announced_job_id))
         self.connections: Questions[ConnectionKey, DliConnection] = Questions(partial(_one_by_one, _connection))
         self.cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
         self.is_warm = False
@@ -130,23 +116,9 @@ def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-def pushed_job_id(key: TaskInstanceKey) -> str | None:
-    """Return the id of the job that a task instance has announced, in its current try; None when there is none yet."""
-    from airflow.providers.common.compat.sdk import XCom
-
-    found = XCom.get_one(
-        key="job_id", dag_id=key.dag_id, run_id=key.run_id, task_id=key.task_id, map_index=key.map_index
-    )
-    return None if found is None else str(found)
-
-
 def _connection(key: ConnectionKey) -> DliConnection:
-    from airflow.providers.common.compat.sdk import BaseHook
-
     # Read here too, for that asks Airflow as well: to mask the secrets.
-    return DliConnection.from_airflow(
-        BaseHook.get_connection(key.conn_id), region=key.region, project_id=key.project_id
-    )
+    return DliConnection.from_airflow(compat.connection(key.conn_id), region=key.region, project_id=key.project_id)
 
 
 async def _one_by_one(ask: Callable[[K], V], keys: Sequence[K]) -> dict[K, V | Exception]:
@@ -179,9 +151,9 @@ def _parts(keys: Sequence[TaskInstanceKey]) -> Iterator[tuple[str, list[str], li
     for key in keys:
         of_dag[key.dag_id][key.task_id].add(key.run_id)
     for dag_id, runs_of in of_dag.items():
-        for group in compat.told_apart(runs_of):
+        for group in told_apart(runs_of):
             # Half of a question for the tasks, half for the runs.
-            for task_ids in portions(group, CHARACTERS // 2):
+            for task_ids in portions(group, share=0.5):
                 run_ids = sorted(set().union(*(runs_of[task_id] for task_id in task_ids)))
-                for portion in portions(run_ids, CHARACTERS // 2):
+                for portion in portions(run_ids, share=0.5):
                     yield dag_id, portion, task_ids

@@ -10,30 +10,18 @@ in the list.
 from __future__ import annotations
 
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.text import clean
+from airflow_provider_dli.task_instances import GONE, OVER, portions
+from airflow_provider_dli.text import in_words
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.jobs import Job
-
-# Airflow's states of a task instance that has ended, and will not run again unless somebody clears it.
-OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-# The state of a task instance that Airflow does not know: it was deleted, alone, with its run or with its DAG.
-GONE = "gone"
-
-# How many characters of ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
-CHARACTERS = 4000
-# How many jobs that are simply left alone are told one by one.
-_LEFT_ALONE_SHOWN = 100
-# How many failures an error names.
-_FAILURES_NAMED = 10
+    from airflow_provider_dli.job import Job
 
 
 class Verdict(StrEnum):
@@ -71,6 +59,7 @@ class Candidate(NamedTuple):
     All that is kept of an active job: there may be ten thousand, and statements are long.
 
     :param job_id: DLI's id of the job.
+    :param kind: Name of its kind.
     :param dag_id: Airflow's DAG id; like the other names, the tag as it stands when there is a ``problem``.
     :param run_id: Airflow's run id.
     :param task_id: Airflow's task id.
@@ -84,6 +73,7 @@ class Candidate(NamedTuple):
     """
 
     job_id: str
+    kind: str
     dag_id: str
     run_id: str
     task_id: str
@@ -132,6 +122,7 @@ def candidate(job: Job, deployment: str) -> Candidate | None:
     if attempt is None or not all(names):
         return Candidate(
             job_id=job.id,
+            kind=job.kind,
             dag_id=tags[0],
             run_id=tags[1],
             task_id=tags[2],
@@ -147,6 +138,7 @@ def candidate(job: Job, deployment: str) -> Candidate | None:
     dag_id, run_id, task_id = (sys.intern(name or "") for name in names)
     found = Candidate(
         job_id=job.id,
+        kind=job.kind,
         dag_id=dag_id,
         run_id=run_id,
         task_id=task_id,
@@ -237,92 +229,6 @@ def questions(candidates: Iterable[Candidate]) -> Iterator[Question]:
             yield Question(dag_id, task_id, [each for run_id in run_ids for each in of_run[run_id]])
 
 
-def portions(ids: Iterable[str], characters: int = CHARACTERS) -> Iterator[list[str]]:
-    """Part ids into as many as one question can hold, in their order; at least one each."""
-    portion: list[str] = []
-    room = characters
-    for each in ids:
-        needed = len(f"&task_ids={quote(each, safe='')}")
-        if portion and needed > room:
-            yield portion
-            portion, room = [], characters
-        portion.append(each)
-        room -= needed
-    if portion:
-        yield portion
-
-
-class Report:
-    """
-    What became of the jobs.
-
-    Of those that are simply left alone, only the first hundred are told one by one, the others are counted: it is
-    kept as an XCom.
-
-    :param now: Seconds since the epoch.
-    """
-
-    def __init__(self, now: float) -> None:
-        self._now = now
-        self._counts: Counter[Verdict] = Counter()
-        #: One for each job: ``job``, ``dag``, ``run``, ``task``, ``map_index``, ``try``, ``age`` in seconds,
-        #: ``verdict`` and ``why``.
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, candidate: Candidate, judgement: Judgement) -> None:
-        """Note what became of a job."""
-        verdict = judgement.verdict
-        self._counts[verdict] += 1
-        if verdict is Verdict.LEFT_ALONE and self._counts[verdict] > _LEFT_ALONE_SHOWN:
-            return
-        self.rows.append(
-            {
-                "job": candidate.job_id,
-                "dag": candidate.dag_id,
-                "run": candidate.run_id,
-                "task": candidate.task_id,
-                "map_index": candidate.map_index,
-                "try": candidate.try_number or None,
-                "age": None if candidate.submitted is None else round(self._now - candidate.submitted),
-                "verdict": str(verdict),
-                "why": judgement.why,
-            }
-        )
-
-    def __str__(self) -> str:
-        total = sum(self._counts.values())
-        summary = ", ".join(f"{self._counts[verdict]} {verdict}" for verdict in Verdict if self._counts[verdict])
-        lines = [f"Active jobs of this deployment: {total}" + (f" ({summary})" if summary else "")]
-        hidden = self._counts[Verdict.LEFT_ALONE] - _LEFT_ALONE_SHOWN
-        if self.rows:
-            lines += _table(self.rows)
-        if hidden > 0:
-            lines.append(f"and {hidden} more left alone")
-        return "\n".join(lines)
-
-    def failures(self) -> str:
-        """Name the jobs on which the sweep could not do its work; empty when there are none."""
-        failed = [row for row in self.rows if Verdict(row["verdict"]).is_failure]
-        lines = [
-            clean(f"job {row['job']} of {row['dag']}.{row['task']}, run {row['run']}: {row['verdict']}: {row['why']}")
-            for row in failed[:_FAILURES_NAMED]
-        ]
-        if len(failed) > _FAILURES_NAMED:
-            lines.append(f"and {len(failed) - _FAILURES_NAMED} more, see the log")
-        return "\n".join(lines)
-
-
-def in_words(seconds: float) -> str:
-    """Write a duration for people: its two largest units."""
-    left = max(0, round(seconds))
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
-
-
 def _ti(found: Candidate, attempt: identity.Attempt) -> str:
     return identity.Identity(
         dag_id=found.dag_id,
@@ -362,17 +268,3 @@ def _is_later(job: Candidate, than: Candidate) -> bool:
         return job.try_number > than.try_number
     known = start.isdecimal() and other_start.isdecimal() and int(other_start) > 0
     return known and int(start) > int(other_start)
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    head = ("job", "dag", "run", "task", "try", "age", "verdict", "why")
-    cells: list[tuple[str, ...]] = [head]
-    for row in rows:
-        task = row["task"] if row["map_index"] < 0 else f"{row['task']}[{row['map_index']}]"
-        age = "" if row["age"] is None else in_words(row["age"])
-        number = "" if row["try"] is None else str(row["try"])
-        line = (row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"])
-        # Names were read back from tags: whoever may submit jobs writes there what they like.
-        cells.append(tuple(clean(cell) for cell in line))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

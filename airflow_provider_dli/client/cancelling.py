@@ -7,15 +7,16 @@ connection of its own, and a refusal counts only when the job is over, or when i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError
-from airflow_provider_dli.threads import SLICE, Mailbox, start_thread
+from airflow_provider_dli.threads import SLICE, Mailbox
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.jobs import Cancellation
+    from airflow_provider_dli.client.patience import Patience
+    from airflow_provider_dli.job import Cancellation
 
 # After this many seconds without an answer, another request is sent.
 HEDGE_AFTER = 1.0
@@ -25,23 +26,14 @@ _MOST_UNANSWERED = 4
 _FIRST_PAUSE = 0.25
 
 
-def cancel(
-    attempt: Callable[[], Cancellation],
-    what: str,
-    *,
-    within: float,
-    longest_pause: float,
-    watch: Callable[[], None],
-) -> Cancellation:
+def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience) -> Cancellation:
     """
     Cancel a job.
 
     :param attempt: Sends one request, on a connection of its own, and looks at the job when DLI refuses. Called in
         threads.
     :param what: What is cancelled, for the error.
-    :param within: Seconds after which no further request is sent; at least one is, and answers are waited for.
-    :param longest_pause: The longest pause after a refusal, in seconds, also when DLI asks for a longer one.
-    :param watch: Called at least every 0.25 s; what it raises ends the wait.
+    :param patience: When no further request is sent; at least one is, and answers are waited for.
     :raises DliNotFoundError: DLI knows no such job.
     :raises DliAuthenticationError: The credentials are refused.
     :raises DliPermissionError: The user may not cancel.
@@ -55,22 +47,22 @@ def cancel(
         except Exception as error:  # the edge of a thread; whoever waits sees to it
             outcomes.put(error)
 
-    end, next_at = time.monotonic() + within, 0.0
+    end, next_at = machine.monotonic() + patience.give_up_after, 0.0
     unanswered, pause, is_first = 0, _FIRST_PAUSE, True
-    last: Exception = DliTemporaryError(f"{what} failed: no answer within {within:.0f} s")
+    last: Exception = DliTemporaryError(f"{what} failed: no answer within {patience.give_up_after:.0f} s")
     while True:
-        now = time.monotonic()
+        now = machine.monotonic()
         may_send = is_first or (now < end and unanswered < _MOST_UNANSWERED)
         if may_send and now >= next_at:
-            start_thread(send)
+            machine.start_thread(send)
             is_first = False
             unanswered += 1
             next_at = now + HEDGE_AFTER * unanswered
         outcome = outcomes.get(min(SLICE, max(next_at - now, 0)) if may_send else SLICE)
         if outcome is None:
-            watch()
+            patience.watch()
             # Each request is bounded, so it is not waited for in vain.
-            if unanswered == 0 and time.monotonic() >= end:
+            if unanswered == 0 and machine.monotonic() >= end:
                 raise last
             continue
         unanswered -= 1
@@ -83,5 +75,5 @@ def cancel(
             raise outcome
         last = outcome
         asked_for = outcome.retry_after if isinstance(outcome, DliTemporaryError) else None
-        next_at = time.monotonic() + min(max(pause, asked_for or 0), longest_pause)
+        next_at = machine.monotonic() + min(max(pause, asked_for or 0), patience.longest_pause)
         pause *= 2

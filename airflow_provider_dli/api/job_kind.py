@@ -1,0 +1,91 @@
+"""What a kind of job is: all that the rest of the package knows of SQL, Spark or Flink, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.api.call import Call
+    from airflow_provider_dli.identity import Identity
+    from airflow_provider_dli.job import Job
+
+
+class Work(Protocol):
+    """What a job shall do, with all defaults resolved: what is submitted is what the digest tells of."""
+
+    @property
+    def digest(self) -> str:
+        """Part of the job's identity; see :func:`.identity.digest`."""
+
+    def bounded(self, seconds: int) -> Self:
+        """Return the same work with a bound after which DLI ends the job itself, where this kind of job has one."""
+
+    def differences(self, job: Job) -> str:
+        """Name what a job ran differently, for people."""
+
+
+W = TypeVar("W", bound=Work)
+
+
+@dataclass(frozen=True)
+class Query:
+    """
+    Which jobs to list, and which page of them.
+
+    :param tags: Only jobs with these tags. DLI's match may be fuzzy, or missing: compare again.
+    :param status: Only jobs in this state of DLI.
+    :param queue_name: Only jobs of this queue.
+    :param before: Only jobs submitted before this moment, in milliseconds since the epoch.
+    :param page: The page, from 1.
+    """
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str | None = None
+    queue_name: str | None = None
+    before: int | None = None
+    page: int = 1
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """
+    One page of a list.
+
+    :param jobs: The jobs of this page.
+    :param job_count: Number of jobs that match, on all pages.
+    """
+
+    jobs: list[Job]
+    job_count: int
+
+
+@dataclass(frozen=True)
+class JobKind(Generic[W]):
+    """
+    A kind of job.
+
+    :param name: Its name, such as ``"sql"``: the parameter ``kind`` of operators, sensor and trigger.
+    :param create: Creates a job that carries an identity. Unless there is ``launch``, the job starts too.
+    :param status: Asks for the state of a job.
+    :param stop: Cancels a job. To do it twice does no harm.
+    :param page: Lists one page of jobs, newest first.
+    :param page_size: Jobs on a full page.
+    :param active: The active states of DLI that a list can be asked for, in the order in which a job goes through them:
+        asked for one by one, a job that goes on to the next one meanwhile is not missed.
+    :param launch: Starts a job that was created; None where creating it does that.
+    :param progress: Asks how far a running job is, from 0 to 1; None where DLI does not tell.
+    :param tells_cancelled: Whether DLI tells a cancelled job from a failed one.
+    """
+
+    name: str
+    create: Callable[[W, Identity], Call[Job]]
+    status: Callable[[str], Call[Job]]
+    stop: Callable[[str], Call[None]]
+    page: Callable[[Query], Call[JobPage]]
+    page_size: int
+    active: tuple[str, ...]
+    launch: Callable[[str], Call[Any]] | None = None
+    progress: Callable[[str], Call[float | None]] | None = None
+    tells_cancelled: bool = True

@@ -1,0 +1,411 @@
+"""The client: sends calls with the credentials of a connection, repeats them, cancels and lists jobs of any kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from airflow_provider_dli import machine
+from airflow_provider_dli.api import iam
+from airflow_provider_dli.client import exchange
+from airflow_provider_dli.client.cancelling import cancel
+from airflow_provider_dli.client.credentials import credentials_of
+from airflow_provider_dli.client.patience import IN_THREAD, Patience
+from airflow_provider_dli.exceptions import (
+    PERMANENT,
+    DliAuthenticationError,
+    DliError,
+    DliNotFoundError,
+    DliTemporaryError,
+    DliValueError,
+)
+from airflow_provider_dli.job import Cancellation
+from airflow_provider_dli.threads import call_in_thread, pause
+
+if TYPE_CHECKING:
+    import requests
+    from pendulum import DateTime
+    from tenacity import RetryCallState
+
+    from airflow_provider_dli.api.call import Call
+    from airflow_provider_dli.api.job_kind import JobKind, Query
+    from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.job import Job
+
+T = TypeVar("T")
+
+# The shortest pause before a call is repeated, in seconds; the pauses double, with jitter.
+FIRST_PAUSE = 0.5
+
+# DLI shows no more pages than this of one query.
+_MAX_PAGES = 100
+
+
+class Log(Protocol):
+    """Where to log: a logger of Airflow or of the standard library."""
+
+    def info(self, event: str, *values: Any) -> Any: ...
+
+    def warning(self, event: str, *values: Any) -> Any: ...
+
+    def error(self, event: str, *values: Any) -> Any: ...
+
+    def exception(self, event: str, *values: Any) -> Any: ...
+
+
+class Access:
+    """
+    The connection that a client and all its copies use: one that is read again reaches them all.
+
+    :param read: Reads the connection.
+    :param log: Where to say that it has changed.
+    """
+
+    def __init__(self, read: Callable[[], DliConnection], log: Log) -> None:
+        self._read = read
+        self._log = log
+        self._connection: DliConnection | None = None
+
+    def connection(self) -> DliConnection:
+        """
+        Return the connection; read it, unless that was done.
+
+        :raises DliValueError: A field is missing or contradicts another one.
+        """
+        if self._connection is None:
+            self.use(self._read())
+        return cast("DliConnection", self._connection)
+
+    def use(self, connection: DliConnection) -> bool:
+        """Use this connection from now on; return whether it is another than before."""
+        was, self._connection = self._connection, connection
+        if was is not None and connection != was:
+            self._log.info("Connection %r has changed and is used from now on.", connection.conn_id)
+        return connection != was
+
+    def reread(self) -> bool:
+        """
+        Read the connection once more, because its credentials are refused; return whether it has changed.
+
+        Somebody may have rotated a password, or put in new temporary keys. Never raises.
+        """
+        try:
+            return self.use(self._read())
+        except Exception as error:  # of another kind in every Airflow; the refusal itself says enough
+            conn_id = self._connection.conn_id if self._connection else ""
+            self._log.warning("Connection %r could not be read again: %s", conn_id, error)
+            return False
+
+
+class _Wire:
+    """The HTTP session of one thread; made at the first call."""
+
+    session: requests.Session | None = None
+
+
+class DliClient:
+    """
+    Sends calls to DLI.
+
+    Of one thread: another one gets a client of its own by :meth:`for_thread`.
+
+    :param access: The connection.
+    :param log: Where to log.
+    :param patience: How patient its calls are.
+    """
+
+    def __init__(self, access: Access, log: Log, patience: Patience | None = None) -> None:
+        self.access = access
+        self.log = log
+        self.patience = patience or Patience()
+        self._wire = _Wire()
+
+    def patient(self, patience: Patience) -> DliClient:
+        """Return a client for the same thread, of another patience."""
+        client = DliClient(self.access, self.log, patience)
+        client._wire = self._wire
+        return client
+
+    def watching(self, watch: Callable[[], None]) -> DliClient:
+        """Return a client for the same thread, whose waits end when ``watch`` raises."""
+        return self.patient(replace(self.patience, watch=watch))
+
+    def for_thread(self, patience: Patience) -> DliClient:
+        """
+        Return a client for another thread: connected, with a session of its own.
+
+        :raises DliError: See :meth:`connect`.
+        """
+        self.connect()
+        return DliClient(self.access, self.log, patience)
+
+    def connect(self) -> DliConnection:
+        """
+        Read the connection and get a token, unless that was done: from then on a cancel is a single call.
+
+        :raises DliValueError: A field of the connection is missing or contradicts another one.
+        :raises DliAuthenticationError: IAM refuses the user.
+        """
+        connection = self.access.connection()
+        try:
+            self.project_id(connection)
+        except DliAuthenticationError:
+            if not self.patience.may_ask or not self.access.reread():
+                raise
+            connection = self.access.connection()
+            self.project_id(connection)
+        return connection
+
+    def send(self, call: Call[T]) -> T:
+        """
+        Send a call and return what it reads from the answer.
+
+        A temporary failure is repeated, with growing pauses or as long as ``Retry-After`` says, where a repeat does no
+        harm. A void token is renewed once, and the connection is read again once when its credentials are refused; a
+        refused signature is never repeated, for that locks the key.
+
+        :raises DliError: It failed; the subclass says in what way.
+        """
+        import tenacity
+
+        def worth_repeating(error: BaseException) -> bool:
+            return isinstance(error, DliTemporaryError) and (call.repeatable or error.nothing_started)
+
+        end = machine.monotonic() + self.patience.give_up_after
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(worth_repeating),
+            wait=self._seconds_to_wait,
+            stop=lambda state: machine.monotonic() + state.upcoming_sleep >= end,
+            sleep=self.pause,
+            reraise=True,
+        )
+        return cast("T", retrying(self._send_authenticated, call))
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, for as long as :attr:`patience` lets it."""
+        pause(seconds, self.patience.watch)
+
+    def job(self, kind: JobKind[Any], job_id: str) -> Job:
+        """
+        Ask DLI for the state of a job.
+
+        :raises DliNotFoundError: DLI knows no such job.
+        """
+        return self.send(kind.status(job_id))
+
+    def cancel(self, kind: JobKind[Any], job_id: str) -> Cancellation:
+        """
+        Cancel a job. A job that is over already is not an error.
+
+        Repeated while the job is active, whatever DLI said; a second request goes out on a fresh connection when the
+        first is not answered within a second. Cancelling twice does no harm. That DLI accepted it does not mean that
+        the job is over: it may still finish.
+
+        :raises DliNotFoundError: DLI knows no such job.
+        :raises DliPermissionError: The user may not cancel.
+        :raises DliError: The time was over, and the job is still active, as far as is known.
+        """
+        call = kind.stop(job_id)
+        self.access.connection()
+        # In threads, so that neither what the task watches for ends it, nor Airflow is asked for anything.
+        once = replace(IN_THREAD, is_urgent=self.patience.is_urgent, give_up_after=0)
+
+        def attempt() -> Cancellation:
+            client = DliClient(self.access, self.log, once)
+            try:
+                client.send(call)
+                return Cancellation(job_id, accepted=True)
+            except (DliTemporaryError, DliNotFoundError, *PERMANENT):
+                raise
+            except DliError:
+                # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
+                job = client.job(kind, job_id)
+                if job.state.is_active:
+                    raise
+                return Cancellation(job_id, accepted=False, state=job.state)
+
+        carry_through = partial(cancel, attempt, call.what, self.patience)
+        try:
+            return carry_through()
+        except DliAuthenticationError:
+            if not self.patience.may_ask or not self.access.reread():
+                raise
+            return carry_through()
+
+    def jobs(self, kind: JobKind[Any], query: Query) -> Iterator[Job]:
+        """
+        List jobs, newest first, page by page as they are asked for.
+
+        DLI shows at most 10,000 jobs per query; older ones are then asked for by their start time.
+
+        :param query: Which jobs. Tags are compared exactly.
+        """
+        seen: set[str] = set()
+        while True:
+            # Ids only: there may be ten thousand jobs, with long statements.
+            window: set[str] = set()
+            oldest: DateTime | None = None
+            for page in range(1, _MAX_PAGES + 1):
+                found = self.send(kind.page(replace(query, page=page)))
+                # A job that is submitted meanwhile moves the others to the next page.
+                for job in found.jobs:
+                    if job.id not in window and job.id not in seen and query.tags.items() <= job.tags.items():
+                        yield job
+                    window.add(job.id)
+                    oldest = min(filter(None, (oldest, job.start_time)), default=None)
+                if len(found.jobs) < kind.page_size:
+                    return
+            # One more millisecond: whether DLI counts the end itself is not documented.
+            earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None
+            if earlier is None or (query.before is not None and earlier >= query.before):
+                self.log.warning("DLI lists no more than %d jobs of one moment; older ones are not shown.", len(window))
+                return
+            query, seen = replace(query, before=earlier), window
+
+    def project_id(self, connection: DliConnection) -> str:
+        """
+        Return the id of the project of a connection; ask IAM for it where the connection only names it.
+
+        :raises DliError: IAM does not tell.
+        """
+        credentials = credentials_of(connection)
+        if connection.auth_type == "password":
+            token = self._token(connection)
+            found = connection.project_id or token.project_id
+        elif connection.project_id:
+            found = connection.project_id
+        else:
+            with _before_the_call():
+                credentials.project_id = credentials.project_id or self.send(
+                    iam.find_project(connection.project_name or "")
+                )
+            found = credentials.project_id
+        if not found:
+            raise DliValueError(
+                f"Connection {connection.conn_id!r}: IAM named no project for project_name "
+                f"{connection.project_name!r}. Set extra field `project_id`.",
+                field="project_id",
+            )
+        return found
+
+    def _seconds_to_wait(self, state: RetryCallState) -> float:
+        import tenacity
+
+        error = state.outcome.exception() if state.outcome else None
+        longest = self.patience.longest_pause
+        if isinstance(error, DliTemporaryError) and error.retry_after is not None:
+            # Also when DLI asks to be asked again at once, as it may while it fails again and again.
+            return min(max(error.retry_after, FIRST_PAUSE), longest)
+        return tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=longest)(state)
+
+    def _send_authenticated(self, call: Call[T]) -> T:
+        """Send a call once, and once more each with a new token and a new connection if the credentials are refused."""
+        connection = self.access.connection()
+        with_token = connection.auth_type == "password" and not call.anonymous
+        stale = None
+        try:
+            if with_token:
+                stale = self._token(connection)
+            return self._send_once(call, connection)
+        except DliAuthenticationError as error:
+            if call.anonymous:
+                raise
+            refusal = error
+        if with_token:
+            # A token can be void before it expires: when a right, the password or the user changes.
+            try:
+                self._renew_token(connection, stale)
+                return self._send_once(call, connection)
+            except DliAuthenticationError as error:
+                refusal = error
+        # Somebody else may have read it again already.
+        is_known = self.access.connection() == connection
+        if is_known and not (self.patience.may_ask and self.access.reread()):
+            if not with_token:  # (that IAM refuses a password was noted when it did)
+                credentials_of(connection).refuse(refusal)
+            raise refusal
+        return self._send_once(call, self.access.connection())
+
+    def _send_once(self, call: Call[T], connection: DliConnection) -> T:
+        timeout = max(call.timeout or 0, self.patience.answer_within(connection.timeout))
+        authenticate = self._authentication(call, connection)
+        project_id = "" if call.service == "iam" else self.project_id(connection)
+        session = self._wire.session = self._wire.session or exchange.new_session()
+
+        def once() -> T:
+            return exchange.exchange(session, call, connection, authenticate, project_id, timeout)
+
+        if self.patience.is_bounded:
+            return once()
+        longest = timeout + min(exchange.CONNECT_TIMEOUT, timeout)
+        try:
+            within = min(longest, self.patience.within or longest)
+            return call_in_thread(once, self.patience.watch, within, call.what)
+        except DliTemporaryError:
+            # Whatever became of the old one's connection, the next call shall not depend on it.
+            self._wire.session = None
+            raise
+
+    def _authentication(self, call: Call[Any], connection: DliConnection) -> Callable[[Any], Any]:
+        from airflow_provider_dli.client.signing import AkSkAuth, NoAuth, TokenAuth
+
+        if call.anonymous:
+            return NoAuth()
+        if connection.auth_type == "password":
+            return TokenAuth(self._token(connection).value)
+        if not self.patience.is_urgent:
+            # (One wrong signature for a job that may be left running is worth it.)
+            credentials_of(connection).check()
+        return AkSkAuth(
+            connection.user,
+            connection.secret,
+            project_id=None if call.service == "iam" else self.project_id(connection),
+            security_token=connection.security_token,
+        )
+
+    def _token(self, connection: DliConnection) -> iam.Token:
+        import pendulum
+
+        token = credentials_of(connection).token
+        if token is None or token.renew_at <= pendulum.now("UTC"):
+            return self._renew_token(connection, token)
+        return token
+
+    def _renew_token(self, connection: DliConnection, stale: iam.Token | None) -> iam.Token:
+        wait_for_others = 1.0 if self.patience.is_urgent else connection.timeout
+        with _before_the_call():
+            return credentials_of(connection).renewed(
+                stale, partial(self._fetch_token, connection), self.patience.watch, wait_for_others
+            )
+
+    def _fetch_token(self, connection: DliConnection) -> iam.Token:
+        client = self.patient(replace(self.patience, give_up_after=0)) if self.patience.is_urgent else self
+        token = client.send(
+            iam.create_token(
+                user=connection.user,
+                password=connection.secret,
+                domain_name=connection.domain_name or "",
+                project_id=connection.project_id,
+                project_name=connection.project_name,
+            )
+        )
+        if connection.project_name and token.project_name not in (None, connection.project_name):
+            raise DliValueError(
+                f"Connection {connection.conn_id!r}: project_id {connection.project_id} is the project "
+                f"{token.project_name!r}, but project_name is {connection.project_name!r}. Remove one of them.",
+                field="project_name",
+            )
+        return token
+
+
+@contextmanager
+def _before_the_call() -> Iterator[None]:
+    """What fails here, fails before the call itself is sent: it may be repeated, even a submit."""
+    try:
+        yield
+    except DliTemporaryError as error:
+        error.nothing_started = True
+        raise

@@ -1,0 +1,160 @@
+"""What all operators have in common: a connection, a switch, and for those that run a job, the way to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import conf as airflow_config
+
+from airflow_provider_dli.exceptions import PERMANENT, DliValueError
+from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.links.dli import DliJobLink
+from airflow_provider_dli.tasks.deferral import Deferral
+from airflow_provider_dli.tasks.kill import KillSwitch
+from airflow_provider_dli.waiting.watcher import checked_poll_interval
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_dli.api.job_kind import JobKind, Work
+    from airflow_provider_dli.client.client import DliClient
+    from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.tasks.run import JobRun
+
+#: The default of the parameter ``deferrable``.
+DEFERRABLE = airflow_config.getboolean("operators", "default_deferrable", fallback=False)
+# The method that Airflow resumes a task with when its trigger crashed or was timed out.
+_TRIGGER_FAILED = "__fail__"
+
+
+class DliOperator(BaseOperator):
+    """An operator with a connection, which ends soon when it is killed."""
+
+    def __init__(
+        self,
+        *,
+        dli_conn_id: str = DliHook.default_conn_name,
+        region: str | None = None,
+        project_id: str | None = None,
+        poll_interval: float = 10.0,
+        wait_for_completion: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_queue(self, kwargs)
+        super().__init__(**kwargs)
+        self.dli_conn_id = dli_conn_id
+        self.region = region
+        self.project_id = project_id
+        self.poll_interval = poll_interval
+        self.wait_for_completion = wait_for_completion
+
+    @property
+    def switch(self) -> KillSwitch:
+        """What :meth:`on_kill` pulls."""
+        # Made on demand, for an operator is copied and pickled and a switch cannot be; in one step, for a kill may come
+        # between two.
+        switch: KillSwitch = self.__dict__.setdefault("_kill_switch", KillSwitch())
+        return switch
+
+    def on_kill(self) -> None:
+        """Cancel the job, if this task waits for one, and end the task soon. Called by Airflow, at any moment."""
+        self.switch.pull()
+
+    def client(self, watch: Callable[[], None]) -> DliClient:
+        """
+        Return a client for the connection of this task.
+
+        :param watch: Called at least every 0.25 s in every wait; what it raises ends the wait.
+        """
+        checked_poll_interval(self.poll_interval)
+        return DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id).client.watching(watch)
+
+    @contextmanager
+    def failing_for_good(self) -> Iterator[None]:
+        """
+        Have Airflow not retry what no retry mends, and what would lock an account: refused credentials, a wrong field.
+
+        Unless a job may be left running: then the next try is the one to take it over.
+        """
+        try:
+            yield
+        except PERMANENT as error:
+            if self.switch.may_leave_a_job:
+                raise
+            raise AirflowFailException(str(error)) from error
+
+
+class DliJobOperator(DliOperator):
+    """An operator that runs a job: it submits or takes up one, waits, and has it cancelled when it is killed."""
+
+    job_kind: ClassVar[JobKind[Any]]
+    operator_extra_links = (DliJobLink(),)
+    ui_color = "#e8f4fd"
+
+    def __init__(
+        self,
+        *,
+        cancel_on_kill: bool = True,
+        on_earlier_job: Literal["reattach", "cancel", "ignore"] = "reattach",
+        deferrable: bool = DEFERRABLE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.cancel_on_kill = cancel_on_kill
+        self.on_earlier_job = on_earlier_job
+        self.deferrable = deferrable
+        self.job_id: str | None = None
+
+    def work(self, connection: DliConnection) -> Work:
+        """
+        Return what the job shall do, by the parameters and the defaults of the connection.
+
+        :raises DliValueError: A parameter cannot be used.
+        """
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> str:
+        """Submit the job, or take up the one of an earlier try; wait for it; return its id."""
+        with self.failing_for_good():
+            return self._run(context).begin()
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any) -> str:
+        """
+        Go on after the deferral; return the job id.
+
+        :param event: What the trigger has fired.
+        :param crossed: See :class:`.Deferral`.
+        """
+        with self.failing_for_good():
+            return self._run(context).resume(event, Deferral.resumed(event, crossed))
+
+    def pre_execute(self, context: Context) -> None:
+        """See to the job when the time is over before the task is resumed, where Airflow itself would just end it."""
+        super().pre_execute(context)
+        self._run(context).end_before_resuming()
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """See to the job when the deferral itself has failed: the trigger crashed, or the scheduler ended it."""
+        if next_method == _TRIGGER_FAILED:
+            with self.failing_for_good():
+                if (job_id := self._run(context).resume_without_event()) is not None:
+                    return job_id
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _run(self, context: Context) -> JobRun:
+        from airflow_provider_dli.tasks.run import JobRun
+
+        return JobRun(self, context)
+
+
+def _refuse_queue(task: BaseOperator, arguments: Mapping[str, Any]) -> None:
+    # A mapped task gets all of Airflow's own arguments, this one too.
+    if "queue" in arguments and not getattr(task, "_BaseOperator__from_mapped", False):
+        raise DliValueError(
+            f"queue={arguments['queue']!r} is Airflow's own parameter: the queue of the worker. The queue of DLI is "
+            "queue_name. (Airflow's can be set through default_args.)",
+            field="queue",
+        )

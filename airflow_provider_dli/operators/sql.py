@@ -1,0 +1,97 @@
+"""The operator of SQL jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_dli.api import sql as api
+from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.operators.base import DliJobOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.client.connection import DliConnection
+
+
+class DliSubmitSqlJobOperator(DliJobOperator):
+    """
+    Submit one SQL statement to DLI and wait until it is done.
+
+    When the task is killed, in whatever way, the job is cancelled. When the answer to the submit is lost, the job
+    is looked up by its tags instead of being submitted again. Returns the job id, and pushes it as XCom ``job_id``
+    as soon as it is known.
+
+    Follows the chapter "APIs Related to SQL Jobs" of the DLI API Reference.
+
+    :param sql: One statement in DLI's Spark dialect, or a path to a ``.sql`` file. (templated)
+    :param database: Database of unqualified names; default is the connection's ``default_database``. (templated)
+    :param queue_name: Queue of type ``sql``; default is the connection's ``default_queue``, then DLI's queue
+        ``default``. (templated)
+    :param conf: Settings, such as ``{"spark.sql.shuffle.partitions": 200}``. With ``execution_timeout``,
+        ``dli.sql.job.timeout`` is set to it plus a minute, unless it is given here; None leaves it out. (templated)
+    :param tags: Tags of the job, for look-ups and cost reports, beside those that the provider sets. (templated)
+    :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
+    :param region: Takes the place of the connection's ``region``. (templated)
+    :param project_id: Takes the place of the connection's ``project_id``. (templated)
+    :param poll_interval: Seconds between two status calls, at most. Default 10.
+    :param deferrable: Whether to wait in the triggerer, without a worker. Default: ``[operators] default_deferrable``.
+    :param wait_for_completion: Whether to wait for the end of the job. Default True; otherwise the task is done
+        when DLI has the job, and nothing cancels it afterwards.
+    :param cancel_on_kill: Whether a killed or failing task cancels its job. Default True.
+    :param on_earlier_job: What a later try does with the job of an earlier one. ``"reattach"`` (default): an automatic
+        retry waits for a job that still runs, if it runs the same, and takes the result of one that has finished, with
+        a warning if it ran something else; a cleared task cancels what still runs and runs again. ``"cancel"``: cancel
+        what still runs, run again. ``"ignore"``: do not look; needs no right to list jobs, but a job may then run
+        twice.
+    :raises DliJobError: The job failed or was cancelled.
+    :raises DliError: DLI could not be reached or refused the job.
+    :raises AirflowFailException: What no retry mends, and no job is left: a wrong field, a certificate that does not
+        verify, refused credentials, a missing right.
+    """
+
+    job_kind = api.KIND
+    template_fields: Sequence[str] = (
+        "sql",
+        "database",
+        "queue_name",
+        "conf",
+        "tags",
+        "dli_conn_id",
+        "region",
+        "project_id",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "conf": "json", "tags": "json"}
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        database: str | None = None,
+        queue_name: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.database = database
+        self.queue_name = queue_name
+        self.conf = conf
+        self.tags = tags
+
+    def work(self, connection: DliConnection) -> api.SqlWork:
+        """Return the statement, with what the connection adds to it."""
+        return api.SqlWork(
+            self.sql,
+            database=self.database or connection.default_database,
+            queue_name=self.queue_name or connection.default_queue,
+            conf=_mapping("conf", self.conf),
+            tags=_mapping("tags", self.tags),
+        )
+
+
+def _mapping(field: str, value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise DliValueError(f"{field} must be a mapping of names to values, not {value!r}.", field=field)
+    return value or {}

@@ -1,0 +1,193 @@
+"""The walk over the active jobs of a deployment, of all kinds: ask DLI, ask Airflow, cancel the orphans, look again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_dli import compat, identity, machine
+from airflow_provider_dli.api.job_kind import Query
+from airflow_provider_dli.api.kinds import KINDS, kind_of
+from airflow_provider_dli.exceptions import (
+    DliAuthenticationError,
+    DliError,
+    DliNotFoundError,
+    DliTaskKilledError,
+    DliTemporaryError,
+)
+from airflow_provider_dli.sweep.report import Report
+from airflow_provider_dli.sweep.verdict import (
+    Candidate,
+    Judgement,
+    Question,
+    Verdict,
+    candidate,
+    exempt,
+    judge,
+    questions,
+    superseded,
+)
+from airflow_provider_dli.task_instances import GONE
+from airflow_provider_dli.text import in_words
+from airflow_provider_dli.waiting.watcher import FIRST_POLL_INTERVAL, may_be_cancelled
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.client.client import DliClient
+
+# How long the sweep waits for the end of all jobs that it has cancelled, in seconds.
+_CONFIRM_WITHIN = 300.0
+# How long the sweep repeats the cancel of one job, in seconds: there may be thousands, and it comes again.
+_CANCEL_WITHIN = 5.0
+
+
+class Walk:
+    """
+    One walk.
+
+    :param client: Talks to DLI; its ``watch`` ends the walk.
+    :param deployment: The provider option ``[dli] deployment``.
+    :param older_than: Younger jobs are left alone.
+    :param only_tell: Whether to only tell what would be cancelled.
+    :param confirm: Whether to wait until the cancelled jobs are over, for 5 minutes at most.
+    :param poll_interval: Seconds between two status calls, at most.
+    """
+
+    def __init__(
+        self,
+        client: DliClient,
+        deployment: str,
+        *,
+        older_than: timedelta,
+        only_tell: bool,
+        confirm: bool,
+        poll_interval: float,
+    ) -> None:
+        self._client = client
+        self._check = client.patience.watch
+        self._deployment = deployment
+        self._older_than = older_than
+        self._only_tell = only_tell
+        self._confirm = confirm
+        self._poll_interval = poll_interval
+        self._later_tries: Mapping[str, int] = {}
+        #: What became of the jobs so far.
+        self.report = Report(machine.time())
+
+    def go(self, queue_name: str | None) -> None:
+        """
+        Look at all active jobs, and cancel the orphans.
+
+        :param queue_name: Only jobs of this queue; None for all queues.
+        """
+        candidates = self._active_jobs(queue_name)
+        self._later_tries = superseded(candidates)
+        cancelled: dict[str, tuple[Candidate, str]] = {}
+        for found, judgement in self._judged(candidates):
+            if judgement.verdict is Verdict.ORPHAN:
+                judgement = self._cancel(found, judgement)
+            if judgement.verdict is Verdict.CANCELLED and self._confirm:
+                cancelled[found.job_id] = found, judgement.why
+            else:
+                self.report.add(found, judgement)
+        for found, judgement in self._confirmed(cancelled):
+            self.report.add(found, judgement)
+
+    def _active_jobs(self, queue_name: str | None) -> list[Candidate]:
+        """Return the active jobs of this deployment, oldest first."""
+        tags = {identity.DEPLOYMENT: identity.escape(self._deployment)}
+        found = {}
+        for kind in KINDS.values():
+            for status in kind.active:
+                for job in self._client.jobs(kind, Query(tags, status, queue_name)):
+                    if (each := candidate(job, self._deployment)) is not None:
+                        found[job.id] = each
+        return sorted(found.values(), key=lambda each: each.submitted or 0)
+
+    def _judged(self, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Judgement]]:
+        now, to_ask = machine.time(), []
+        for each in candidates:
+            if judgement := exempt(each, now, self._older_than):
+                yield each, judgement
+            else:
+                to_ask.append(each)
+        for question in questions(to_ask):
+            yield from self._ask(question)
+
+    def _ask(self, question: Question) -> Iterator[tuple[Candidate, Judgement]]:
+        """Ask Airflow for the states of task instances, and judge their jobs."""
+        self._check()
+        try:
+            states = compat.task_states(question.dag_id, question.run_ids, [question.task_id])
+        except Exception as error:  # of another kind in every Airflow; the other jobs shall be swept all the same
+            log = self._client.log
+            log.exception("No states of task %s of DAG %s.", question.task_id, question.dag_id)
+            why = f"Airflow did not tell the state of its task instance: {error}"
+            for each in question.candidates:
+                yield each, Judgement(Verdict.STATE_UNKNOWN, why)
+            return
+        self._check()
+        for each in question.candidates:
+            state = states.get((each.run_id, each.task_id, each.map_index), GONE)
+            yield each, judge(each, state, self._later_tries.get(each.job_id))
+
+    def _cancel(self, orphan: Candidate, judgement: Judgement) -> Judgement:
+        if self._only_tell:
+            return judgement._replace(verdict=Verdict.WOULD_BE_CANCELLED)
+        # Minutes may have passed since Airflow was asked, for other jobs are cancelled first. Whoever clears the task
+        # meanwhile gets a new generation, as a rule, whose try cancels this job itself. But when `retries` in the DAG
+        # file was lowered, a clear can bring the old generation back, and its try takes up this very job. So one more
+        # small question for each orphan, right before its cancel.
+        [(_, judgement)] = self._ask(Question(orphan.dag_id, orphan.task_id, [orphan]))
+        if judgement.verdict is not Verdict.ORPHAN:
+            return judgement
+        client = self._client.patient(replace(self._client.patience, give_up_after=_CANCEL_WITHIN))
+        try:
+            cancellation = client.cancel(kind_of(orphan.kind), orphan.job_id)
+        except (DliTaskKilledError, DliAuthenticationError):
+            raise
+        except DliNotFoundError:
+            return Judgement(Verdict.OVER, "DLI does not know it any more")
+        except DliError as error:
+            self._client.log.error("%s", error)
+            return Judgement(Verdict.NOT_CANCELLED, str(error))
+        self._client.log.info("Cancel of job %s (%s): %s.", orphan.job_id, judgement.why, cancellation)
+        if cancellation.accepted:
+            return judgement._replace(verdict=Verdict.CANCELLED)
+        return Judgement(Verdict.OVER, f"{cancellation.state} before the cancel")
+
+    def _confirmed(self, cancelled: Mapping[str, tuple[Candidate, str]]) -> Iterator[tuple[Candidate, Judgement]]:
+        """Wait until the cancelled jobs are over, all together for 5 minutes at most."""
+        end = machine.monotonic() + _CONFIRM_WITHIN
+        interval = min(FIRST_POLL_INTERVAL, self._poll_interval)
+        waiting = dict(cancelled)
+        while waiting:
+            for job_id, (orphan, why) in list(waiting.items()):
+                if judgement := self._end(orphan, why, is_last_look=machine.monotonic() >= end):
+                    del waiting[job_id]
+                    yield orphan, judgement
+            if waiting:
+                self._client.pause(interval)
+                interval = min(interval * 1.5, self._poll_interval)
+
+    def _end(self, orphan: Candidate, why: str, *, is_last_look: bool) -> Judgement | None:
+        """Tell how a cancelled job ended; None when it has not, and there is time to look again."""
+        kind = kind_of(orphan.kind)
+        try:
+            job = self._client.patient(replace(self._client.patience, give_up_after=0)).job(kind, orphan.job_id)
+            if may_be_cancelled(kind, job):
+                return Judgement(Verdict.CANCELLED, why)
+            if not job.state.is_active:
+                return Judgement(Verdict.OVER, f"{job.status} in spite of the cancel")
+            problem = f"it is still {job.status} {in_words(_CONFIRM_WITHIN)} later"
+        except DliNotFoundError:
+            return Judgement(Verdict.OVER, "DLI does not know it any more")
+        except (DliTaskKilledError, DliAuthenticationError):
+            raise
+        except DliError as error:
+            problem = str(error)
+            is_last_look = is_last_look or not isinstance(error, DliTemporaryError)
+        if not is_last_look:
+            return None
+        return Judgement(Verdict.NOT_CANCELLED, f"DLI accepted the cancel, but {problem}")

@@ -1,0 +1,113 @@
+"""Deferring a task until its DLI jobs are over, and what it finds when it is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
+from airflow_provider_dli import machine
+from airflow_provider_dli.exceptions import DliError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+# How long after the deadline the scheduler ends a deferral that no triggerer has ended, in seconds.
+_TRIGGER_GRACE = 60.0
+
+
+def deadline_of(task: BaseOperator) -> float | None:
+    """Return when a task that starts now has used up its ``execution_timeout``, in seconds since the epoch."""
+    return machine.time() + task.execution_timeout.total_seconds() if task.execution_timeout else None
+
+
+@dataclass(frozen=True)
+class Deferral:
+    """
+    All that crosses a deferral, as Airflow keeps it: tasks that one release has deferred are resumed by the next.
+
+    :param job_ids: The jobs that the task waits for.
+    :param deadline: See :func:`deadline_of`. Airflow itself forgets ``execution_timeout`` of a deferred task.
+    :param is_earlier: Whether an earlier try has submitted the job.
+    :param cancelled: Jobs whose cancel DLI has accepted.
+    :param give_up_at: When the ``timeout`` of a sensor is over, in seconds since the epoch.
+    """
+
+    job_ids: tuple[str, ...] = ()
+    deadline: float | None = None
+    is_earlier: bool = False
+    cancelled: tuple[str, ...] = ()
+    give_up_at: float | None = None
+
+    @classmethod
+    def resumed(cls, event: Mapping[str, Any] | None, crossed: Mapping[str, Any]) -> Deferral:
+        """
+        Read it back.
+
+        :param event: What the trigger has fired; ``dag.test()`` passes on nothing else.
+        :param crossed: The arguments that Airflow has kept for ``execute_complete``.
+        """
+        values = dict(crossed)
+        # Release 0.1 knew a single job.
+        job_ids = [values.pop("job_id")] if "job_id" in values else values.pop("job_ids", (event or {}).get("job_ids"))
+        return cls(tuple(job_ids or ()), cancelled=tuple(values.pop("cancelled", ())), **values)
+
+    def begin(self, task: Any, kind: str, *, poll_interval: float, cancel_on_kill: bool = False) -> NoReturn:
+        """
+        Give the worker back until all jobs are over; Airflow calls ``execute_complete`` of the task then.
+
+        :param task: The operator, with its connection.
+        :param kind: Name of the jobs' kind.
+        :param poll_interval: Seconds between two status calls, at most.
+        :param cancel_on_kill: Whether the jobs are the task's own: the trigger cancels them when nobody wants them.
+        """
+        from airflow_provider_dli.triggers.dli import DliJobTrigger
+
+        task.defer(
+            trigger=DliJobTrigger(
+                job_ids=self.job_ids,
+                kind=kind,
+                dli_conn_id=task.dli_conn_id,
+                region=task.region,
+                project_id=task.project_id,
+                poll_interval=poll_interval,
+                deadline=self.deadline,
+                cancel_on_kill=cancel_on_kill,
+            ),
+            method_name="execute_complete",
+            kwargs={name: value for name, value in self._as_json().items() if value},
+            timeout=self._timeout(),
+        )
+        raise AssertionError("a deferral does not return")
+
+    def _as_json(self) -> dict[str, Any]:
+        return {**vars(self), "job_ids": list(self.job_ids), "cancelled": list(self.cancelled)}
+
+    def _timeout(self) -> timedelta | None:
+        """When the scheduler ends the deferral."""
+        if self.give_up_at is not None:
+            return timedelta(seconds=max(self.give_up_at - machine.time(), 0))
+        if self.deadline is not None:
+            return timedelta(seconds=max(self.deadline - machine.time(), 0) + _TRIGGER_GRACE)
+        return None
+
+
+def require_over(event: Mapping[str, Any] | None) -> None:
+    """
+    Check what woke a task: all is well when its jobs are over, however they ended.
+
+    :param event: What the trigger has fired.
+    :raises AirflowTaskTimeout: The time of the task was over before.
+    :raises DliError: The trigger could not go on.
+    """
+    from airflow_provider_dli.triggers.dli import OVER, TIMEOUT
+
+    outcome = (event or {}).get("outcome", OVER)
+    message = (event or {}).get("message", "")
+    if outcome == TIMEOUT:
+        raise AirflowTaskTimeout(f"The task was deferred when its execution_timeout was over. {message}".rstrip())
+    if outcome != OVER:
+        raise DliError(f"The triggerer could not go on waiting for the job: {message}")

@@ -1,0 +1,144 @@
+"""Takes up the job of an earlier try that serves this one too, and cancels those that must not go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_dli import compat, identity
+from airflow_provider_dli.api.job_kind import Query
+from airflow_provider_dli.client.patience import URGENT
+from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
+from airflow_provider_dli.tasks import start
+from airflow_provider_dli.tasks.earlier import Earlier, Verdict, judge
+from airflow_provider_dli.waiting.watcher import wait_until_over
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.job import Job
+    from airflow_provider_dli.tasks.this_try import JobTask, ThisTry
+
+_ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
+
+
+def looks_for_earlier(task: JobTask, try_number: int) -> bool:
+    """Whether a try has to look for jobs of earlier ones before it submits."""
+    return task.on_earlier_job != "ignore" and (try_number > 1 or not compat.TRY_1_IS_THE_FIRST)
+
+
+def take_up(this: ThisTry) -> Job | None:
+    """
+    Return the job of an earlier try that serves this one too, if there is one; cancel what must not go on.
+
+    :raises DliPermissionError: The user may not list jobs.
+    """
+    task, mine, switch = this.task, this.mine, this.task.switch
+    if task.on_earlier_job not in _ON_EARLIER_JOB:
+        raise DliValueError(
+            f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {task.on_earlier_job!r}.",
+            field="on_earlier_job",
+        )
+    if not looks_for_earlier(task, mine.try_number):
+        return None
+    reuse = task.on_earlier_job == "reattach"
+    searcher, query = this.client.for_thread(URGENT), Query(tags={identity.TI: mine.ti})
+    # Killed while it looks, this task must not leave behind what it would have taken over.
+    switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), mine, reuse)))
+    found = judge(_earlier_jobs(this, reuse), mine, reuse)
+    # Killed while it cancels some of them, it must not leave the others behind either.
+    switch.follow(*_still_running(found))
+    switch.expects_a_job = False
+    ended = _cancel(this, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+    if ended:
+        # One that has finished before its cancel came has done its work after all.
+        found = judge([ended.get(earlier.job.id, earlier.job) for earlier in found], mine, reuse)
+    serves = None
+    for earlier in found:
+        if earlier.verdict is Verdict.LEAVE:
+            task.log.warning(
+                "%s carries the name of this task but was submitted in another DAG run of that name, maybe by "
+                "another Airflow: left alone. [dli] deployment, unlike in any other Airflow, tells them apart.",
+                earlier.job,
+            )
+        elif earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
+            serves = earlier.job
+            _tell_of(this, earlier)
+    if serves is None:
+        switch.release()
+        return None
+    return start.launched(this, serves)
+
+
+def _still_running(found: Iterable[Earlier]) -> list[str]:
+    """Return the ids of all jobs that a next try would take over or cancel."""
+    ours = (Verdict.REATTACH, Verdict.CANCEL)
+    return [earlier.job.id for earlier in found if earlier.verdict in ours]
+
+
+def _earlier_jobs(this: ThisTry, reuse: bool) -> list[Job]:
+    mine = this.mine
+
+    # A job submitted just before its worker was lost may not be listed yet. The try before this one has one, unless
+    # it took over what this one can take over too, or never came to its submit.
+    def is_enough(jobs: list[Job]) -> bool:
+        return any(
+            _is_of(earlier.attempt, mine, mine.try_number - 1) or earlier.verdict in (Verdict.REATTACH, Verdict.RESULT)
+            for earlier in judge(jobs, mine, reuse)
+        )
+
+    has_earlier = mine.try_number > 1
+    try:
+        seconds = start.LIST_LAG if has_earlier else 0
+        return start.look(this, this.client, {identity.TI: mine.ti}, seconds, is_enough)
+    except DliPermissionError as error:
+        if not has_earlier:
+            this.task.log.warning("Jobs that an uncounted earlier try has left running cannot be found: %s", error)
+            return []
+        raise DliPermissionError(
+            f"{error} It is needed to look for a job of an earlier try, so that nothing runs twice; "
+            'on_earlier_job="ignore" goes without.',
+            status=error.status,
+            code=error.code,
+            request_id=error.request_id,
+        ) from error
+
+
+def _is_of(attempt: identity.Attempt, mine: identity.Identity, try_number: int) -> bool:
+    """Whether it is of this try of the same DAG run, and not of a run of that name in another Airflow."""
+    return attempt.try_number == try_number and attempt.run_start == identity.run_start(mine.generation)
+
+
+def _cancel(this: ThisTry, unwanted: Sequence[Earlier]) -> dict[str, Job]:
+    """Cancel these jobs, and return how they have ended, by id."""
+    kind = this.task.job_kind
+    for earlier in unwanted:
+        job = earlier.job
+        this.task.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
+        this.client.cancel(kind, job.id)
+    ended = {}
+    for earlier in unwanted:
+        job = wait_until_over(this.client, kind, earlier.job.id, poll_interval=this.task.poll_interval)
+        this.task.switch.forget(earlier.job.id)
+        # With the tags of the list, for a status call need not tell them.
+        ended[earlier.job.id] = replace(earlier.job, state=job.state, status=job.status)
+    return ended
+
+
+def _tell_of(this: ThisTry, earlier: Earlier) -> None:
+    job, number, log = earlier.job, earlier.attempt.try_number, this.task.log
+    log.info(
+        "%s of try %d is %s: this try %s instead of submitting again. To run it afresh on a retry, set "
+        'on_earlier_job="cancel".',
+        job,
+        number,
+        job.status,
+        "waits for it" if job.state.is_active else "takes its result",
+    )
+    if earlier.attempt.work != this.mine.work:
+        log.warning(
+            "Try %d ran something else than this try would: %s. Its result counts all the same, for a second run "
+            "would do its work twice. A template that differs from try to try, such as now() or try_number, is the "
+            'usual reason; to run it afresh on a retry, set on_earlier_job="cancel".',
+            number,
+            this.work.differences(job),
+        )

@@ -1,0 +1,89 @@
+"""One try of a task: what it runs, under which identity, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_dli import compat, identity
+from airflow_provider_dli.task_instances import TaskInstanceKey
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_dli.api.job_kind import JobKind, Work
+    from airflow_provider_dli.client.client import DliClient, Log
+    from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.tasks.kill import KillSwitch
+
+
+class JobTask(Protocol):
+    """What the machine needs of an operator that runs a job: its parameters, its work, its switch, and a client."""
+
+    job_id: str | None
+    dli_conn_id: str
+    region: str | None
+    project_id: str | None
+    poll_interval: float
+    deferrable: bool
+    wait_for_completion: bool
+    cancel_on_kill: bool
+    execution_timeout: timedelta | None
+
+    @property
+    def job_kind(self) -> JobKind[Any]: ...
+
+    @property
+    def on_earlier_job(self) -> str: ...
+
+    @property
+    def log(self) -> Log: ...
+
+    @property
+    def switch(self) -> KillSwitch: ...
+
+    def client(self, watch: Callable[[], None]) -> DliClient: ...
+
+    def work(self, connection: DliConnection) -> Work: ...
+
+
+@dataclass(frozen=True)
+class ThisTry:
+    """
+    One try of a task.
+
+    :param task: The operator.
+    :param client: Talks to DLI, in the main thread.
+    :param work: What the job shall do.
+    :param mine: The identity of the job that this try submits.
+    :param deadline: When ``execution_timeout`` is over, in seconds since the epoch.
+    """
+
+    task: JobTask
+    client: DliClient
+    work: Work
+    mine: identity.Identity
+    deadline: float | None
+
+    @classmethod
+    def of(cls, task: JobTask, client: DliClient, context: Context, deadline: float | None) -> ThisTry:
+        """Resolve what the task asks for, with the defaults of its connection."""
+        work = task.work(client.connect())
+        ti: Any = context["ti"]
+        mine = identity.Identity(
+            **TaskInstanceKey.of(ti)._asdict(),
+            statement_index=0,
+            generation=identity.generation(context["dag_run"].start_date, ti.max_tries),
+            try_number=ti.try_number,
+            owner="task" if task.wait_for_completion and task.cancel_on_kill else "detached",
+            work=work.digest,
+            deployment=compat.deployment(),
+        )
+        return cls(task, client, work, mine, deadline)
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the job shall not outlive the task."""
+        return self.mine.owner == "task"

@@ -1,0 +1,1 @@
+"""How a job is waited for, in a worker and in a triggerer: poll intervals, outages, progress."""

@@ -1,0 +1,33 @@
+"""The XComs of a task that runs a job: the job id, and the address that the button in Airflow's task view opens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_dli import compat
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.task_instances import TaskInstanceKey
+
+JOB_ID = "job_id"
+# Airflow 3 looks for the address of a button under this name.
+CONSOLE_URL = "_link_DliJobLink"
+
+
+def announce(ti: Any, job_id: str, console_url: str | None) -> None:
+    """
+    Make a job known to other tasks and people, whatever ``do_xcom_push`` says.
+
+    :param ti: Airflow's task instance.
+    :param job_id: The job.
+    :param console_url: Address of the jobs in the cloud's console, if it is known.
+    """
+    ti.xcom_push(key=JOB_ID, value=job_id)
+    if console_url:
+        ti.xcom_push(key=CONSOLE_URL, value=console_url)
+
+
+def announced_job_id(key: TaskInstanceKey) -> str | None:
+    """Return the job that a task instance has announced in its current try; None when there is none yet."""
+    found = compat.xcom(key, JOB_ID)
+    return None if found is None else str(found)
