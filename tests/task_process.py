@@ -102,7 +102,7 @@ class TaskProcess:
 def _serve() -> None:
     import requests  # noqa: F401 -- what a forked process imports, it imports again and again
 
-    import airflow_provider_dli.auth
+    import airflow_provider_dli.client.signing
     import airflow_provider_dli.operators.dli  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them, so let them vanish

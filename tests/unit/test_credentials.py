@@ -147,8 +147,8 @@ class TestRefused:
 
     def test_they_are_tried_again_after_a_minute(self, dli_local, connect, monkeypatch):
         connect(password="wrong")
-        monkeypatch.setattr(credentials, "REFUSED_FOR", 0.5)
-        for pause in (0, 0.6):
+        monkeypatch.setattr(credentials, "REFUSED_FOR", 1.5)
+        for pause in (0, 1.6):
             time.sleep(pause)
             for _ in range(3):
                 with pytest.raises(DliAuthenticationError, match="Check login, password"):

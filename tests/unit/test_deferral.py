@@ -325,14 +325,14 @@ class TestSubmit:
         first = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         context["ti"].try_number = 2
         second = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
-        assert second.kwargs["job_id"] == first.kwargs["job_id"]
-        execute(task_of(DliCancelJobOperator, job_id=first.kwargs["job_id"], deferrable=False), context)
+        assert second.kwargs["job_ids"] == first.kwargs["job_ids"]
+        execute(task_of(DliCancelJobOperator, job_id=first.kwargs["job_ids"], deferrable=False), context)
         dli_local.will(run_for=60)
         with pytest.raises(TaskDeferred) as third:
             resumed(DliSubmitSqlJobOperator, second, context, sql="select 1")
         _, afresh = sorted(dli_local.jobs(), key=lambda job: job.submitted_at)
-        assert third.value.kwargs["job_id"] == afresh.job_id == context["ti"].xcoms["job_id"]
-        assert third.value.kwargs["is_earlier"] is False
+        assert third.value.kwargs["job_ids"][0] == afresh.job_id == context["ti"].xcoms["job_id"]
+        assert "is_earlier" not in third.value.kwargs
 
     def test_without_cancel_on_kill_the_trigger_leaves_the_job_alone(self, dli_local, context):
         dli_local.will(run_for=60)
@@ -394,7 +394,7 @@ class TestSensor:
     def test_deferred_it_leaves_the_job_alone(self, dli_local, context, job_id):
         deferral = deferral_of(task_of(DliJobSensor, job_id=job_id, timeout=100), context)
         assert deferral.trigger.cancel_on_kill is False
-        assert deferral.timeout == timedelta(seconds=100)
+        assert deferral.timeout.total_seconds() == pytest.approx(100, abs=1)
         with pytest.raises(AirflowTaskTimeout):
             resumed(DliJobSensor, deferral, context, {"outcome": "timeout"}, job_id=job_id)
         assert dli_local.job(job_id).cancel_requests == ()

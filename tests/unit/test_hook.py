@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_dli.api import sql
+from airflow_provider_dli.client.patience import Patience
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
@@ -213,7 +214,7 @@ class TestCancel:
         job = hook.submit_sql_job("select 1")
         dli_local.fault("cancel", "status", times=None, status=400, error_code="DLI.0007", error_msg="not now")
         with pytest.raises(DliError, match=r"not now \(DLI.0007"):
-            hook.cancel_job(job.id, give_up_after=1)
+            hook.client.patient(Patience(give_up_after=1)).cancel(sql.KIND, job.id)
         assert len(dli_local.requests("cancel")) == 3
 
     def test_one_that_is_not_answered_is_followed_by_another(self, dli_local, hook):

@@ -68,9 +68,9 @@ def test_a_clear_changes_the_generation():
 
 
 def test_work_tells_statements_and_settings_apart_but_not_their_order():
-    assert identity.work("s", "d", "q", {"a": 1, "b": 2}) == identity.work("s", "d", "q", {"b": "2", "a": "1"})
+    assert SqlWork("s", "d", "q", {"a": 1, "b": 2}).digest == SqlWork("s", "d", "q", {"b": "2", "a": "1"}).digest
     several = {
-        identity.work(*what)
+        SqlWork(*what).digest
         for what in [
             ("s", "d", "q", {}),
             ("t", "d", "q", {}),

@@ -14,7 +14,8 @@ from airflow_provider_dli.api import sql
 from airflow_provider_dli.client import credentials
 from airflow_provider_dli.exceptions import DliError, DliJobError
 from airflow_provider_dli.job import Job, JobState
-from airflow_provider_dli.sweep import Candidate, Judgement, Report, Verdict
+from airflow_provider_dli.sweep.report import Report
+from airflow_provider_dli.sweep.verdict import Candidate, Judgement, Verdict
 from airflow_provider_dli.text import clean
 
 UGLY = "one\r\n\ttwo\x1b[31m red\x00\u202eleft\ud800"
@@ -89,7 +90,7 @@ def test_a_failed_job_shows_three_lines_of_its_statement():
 
 
 class TestReport:
-    CANDIDATE = Candidate("j", "dag\nforged line", "run\x1b[2J", "task\u202e", -1, 0, "1.0", 1, "task", 0.0)
+    CANDIDATE = Candidate("j", "sql", "dag\nforged line", "run\x1b[2J", "task\u202e", -1, 0, "1.0", 1, "task", 0.0)
 
     def report(self):
         report = Report(60)

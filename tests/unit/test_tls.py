@@ -233,7 +233,7 @@ def test_a_handshake_that_fails_once_is_tried_again(serve, call, fault):
 def test_a_handshake_that_fails_says_so(serve, fault):
     server, hook = serve(fault, timeout=1)
     with pytest.raises(DliTemporaryError, match="no TLS connection: ") as caught:
-        hook.get_job(JOB, give_up_after=0)
+        hook.send(sql.status(JOB), give_up_after=0)
     assert caught.value.nothing_started
     assert "_ssl.c" not in str(caught.value)
     assert server.requests == []
