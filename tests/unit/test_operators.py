@@ -114,7 +114,7 @@ class TestSubmit:
     def test_a_submit_that_got_lost_on_its_way_is_reported_and_not_repeated(self, dli_local, execute, monkeypatch):
         monkeypatch.setattr(start, "LIST_LAG", 3)
         dli_local.fault("submit", "drop_before")
-        with pytest.raises(DliError, match="DLI lists no job of this try within 3 s. The job may run all the same"):
+        with pytest.raises(DliError, match="DLI lists no job of this try within 3 s. The job may still run"):
             execute(DliSubmitSqlJobOperator, sql="select 1")
         assert dli_local.jobs() == []
         assert len(dli_local.requests(call="submit")) == 1

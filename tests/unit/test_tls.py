@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from airflow_provider_dli.api import sql
 from airflow_provider_dli.client import client
 from airflow_provider_dli.exceptions import DliCertificateError, DliTemporaryError
 from airflow_provider_dli.hooks import dli as hooks

@@ -17,9 +17,13 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import pendulum
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from greenlet import GreenletExit
 
+from airflow_provider_dli.api.iam import Token
+from airflow_provider_dli.client.connection import DliConnection
+from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.operators.dli import DliCancelOrphanJobsOperator, DliSubmitSqlJobOperator
 from airflow_provider_dli.triggers.dli import DliJobTrigger
 from histories.simulation import EventLoop, Process, Simulation, current_process, sleep
@@ -33,6 +37,7 @@ HEARTBEAT_TIMEOUT = 30.0
 TRIGGERER_CYCLE = 1.0
 TRIGGERER_TIMEOUT = 30.0
 ASKED = 0.02
+_FAR = pendulum.datetime(2099, 1, 1)
 STATEMENT = "insert into t select 1"
 
 _PROTOTYPES: dict[Any, DliSubmitSqlJobOperator] = {}
@@ -225,9 +230,27 @@ class FakeAirflow:
         notes.told_running = notes.role == "worker" and self.ti.state == "running"
         return {(run_ids[0], task_ids[0], -1): self.ti.state}
 
-    def pushed_job_id(self, ti: Any) -> str | None:
+    def xcom(self, key: Any, name: str) -> Any:
         self.ask()
-        return self.ti.xcoms.get("job_id")
+        return self.ti.xcoms.get(name)
+
+    def connection(self, conn_id: str) -> Any:
+        self.ask()
+        connection = SimpleNamespace(
+            conn_id=conn_id,
+            login="user",
+            password=self.password,
+            host="http://dli",
+            port=None,
+            schema=None,
+            extra_dejson={"project_id": "p", "domain_name": "account", "iam_endpoint": "http://iam", "region": "eu-de"},
+        )
+        process = current_process()
+        if self.password == "secret" and not process.has_token:
+            # All processes start with a token that is good, for what IAM does is not the subject here.
+            process.has_token = True
+            credentials_of(DliConnection.from_airflow(connection)).token = Token("token-0", _FAR, "p", None)
+        return connection
 
     # The life of a try
 

@@ -18,21 +18,17 @@ import contextlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import pytest
-import tenacity
 
-from airflow_provider_dli import cancelling, compat, credentials, deferral, identity, kill, questions, threads
-from airflow_provider_dli.client.connection import DliConnection
-from airflow_provider_dli.hooks import dli as hooks
-from airflow_provider_dli.operators import dli as operators
-from airflow_provider_dli.triggers import dli as triggers
+from airflow_provider_dli import compat, machine
+from airflow_provider_dli.api.sql import SqlWork
+from airflow_provider_dli.client import credentials, exchange
 from histories import simulation as fakes
 from histories.fake_airflow import OVER, STATEMENT, FakeAirflow
 from histories.fake_dli import FOREVER, FakeDli, FakeJob, Plans
-from histories.simulation import Process, Simulation, current_process
+from histories.simulation import Process, Simulation
 
 # The longest that a history waits for the moment of its next event, in seconds.
 PATIENCE = 200.0
@@ -119,7 +115,7 @@ class World:
         self._awaited: At | None = None
         self.airflow = FakeAirflow(self.simulation, settings, self)
         for number in range(1, settings.left_behind + 1):
-            self.dli.leave_behind(number, self.airflow.generation, identity.work(STATEMENT, None, None, {}))
+            self.dli.leave_behind(number, self.airflow.generation, SqlWork(STATEMENT).digest)
 
     # Events
 
@@ -408,6 +404,7 @@ class Outcome:
 def run(settings: Settings, events: Sequence[Event] = ()) -> Outcome:
     """Play a history; needs :func:`installed`."""
     random.seed(0)
+    credentials._known.clear()
     world = World(settings)
     with _of_world(world):
         try:
@@ -419,29 +416,15 @@ def run(settings: Settings, events: Sequence[Event] = ()) -> Outcome:
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Put the fakes in the place of the real things."""
+    """Put the models behind the ports of the package: the machine, the wire, and Airflow."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (threads, kill, cancelling, credentials, hooks, operators, triggers, deferral, tenacity):
-            patch.setattr(module, "time", fakes.time)
-        patch.setattr(threads, "threading", fakes.threading)
-        patch.setattr(threads, "_thread", fakes.low_level)
-        patch.setattr(kill, "threading", fakes.threading)
-        patch.setattr(kill, "queue", fakes.queue)
-        patch.setattr(hooks.DliHook, "get_connection", lambda self, conn_id: _connection())
-        patch.setattr(hooks, "credentials_of", _credentials_of)
-        patch.setattr(hooks, "new_session", lambda: _world[-1].dli.session())
-        patch.setattr(compat, "task_states", lambda *where, **also: _world[-1].airflow.task_states(*where, **also))
-        patch.setattr(questions, "pushed_job_id", lambda ti: _world[-1].airflow.pushed_job_id(ti))
-        patch.setattr(questions, "_connection", lambda key: DliConnection.from_airflow(_connection()))
+        for name in ("time", "monotonic", "sleep", "new_lock", "process_id", "start_thread"):
+            patch.setattr(machine, name, getattr(fakes, name))
+        patch.setattr(exchange, "new_session", lambda: _world[-1].dli.session())
+        for name in ("connection", "task_states", "xcom"):
+            patch.setattr(compat, name, lambda *what, _name=name: getattr(_world[-1].airflow, _name)(*what))
         # So that Airflow's configuration needs not be read again and again.
-        values = {("dli", "deployment"): "ours"}
-        patch.setattr(
-            operators,
-            "airflow_config",
-            SimpleNamespace(get=lambda section, key, fallback=None: values.get((section, key), fallback)),
-        )
-        for module in (hooks.DliHook, operators._DliOperator, triggers.DliJobTrigger):
-            patch.setattr(module, "log", _Silence(), raising=False)
+        patch.setattr(compat, "deployment", lambda: "ours")
         yield
 
 
@@ -456,34 +439,4 @@ def _of_world(world: World) -> Iterator[None]:
             _world.pop()
 
 
-class _Silence:
-    """A logger that says nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *what, **also: None
-
-
-def _connection() -> Any:
-    _world[-1].airflow.ask()
-    return SimpleNamespace(
-        conn_id="dli_default",
-        login="user",
-        password=_world[-1].airflow.password,
-        host="http://dli",
-        port=None,
-        schema=None,
-        extra_dejson={"project_id": "p", "domain_name": "account", "iam_endpoint": "http://iam", "region": "eu-de"},
-    )
-
-
-def _credentials_of(connection: Any) -> Any:
-    # Each process has its own. All start with a token that is good, for what IAM does is not the subject here.
-    known = current_process().credentials
-    if connection not in known:
-        token = hooks.iam.Token("token-0", _FAR, "p", None) if connection.secret == "secret" else None
-        known[connection] = credentials.Credentials(token, "p")
-    return known[connection]
-
-
-_FAR = __import__("pendulum").datetime(2099, 1, 1)
 _world: list[World] = []

@@ -1,8 +1,8 @@
 """
 Processes, threads, signals, event loops and a clock that are all fake, and always run in the same order.
 
-The code under test sees them instead of ``time``, ``threading``, ``queue`` and the event loop of asyncio, and is
-otherwise unchanged. A fake thread is a greenlet (they come with SQLAlchemy, and so with Airflow): it runs until it
+The code under test reaches them through its port ``machine``, and through the event loop of asyncio; it is otherwise
+unchanged. A fake thread is a greenlet (they come with SQLAlchemy, and so with Airflow): it runs until it
 waits for something, then the next one does. So a history of events is the same each time it is run, takes
 milliseconds however long it lasts by its own clock, and a process that is killed just never runs again.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,9 @@ from greenlet import GreenletExit, getcurrent, greenlet
 START = 1_800_000_000.0
 # A shorter sleep takes this long: what waits in steps of 5 ms would be slow to simulate.
 SHORTEST_SLEEP = 0.02
+
+
+_ids = itertools.count(1)
 
 
 class Simulation:
@@ -94,7 +98,8 @@ class Process:
         self.frozen_until = 0.0
         self.main: Thread | None = None
         self.signals: deque[Callable[[], None]] = deque()
-        self.credentials: dict[Any, Any] = {}
+        self.id = next(_ids)
+        self.has_token = False
         #: What the models note about it.
         self.notes = SimpleNamespace()
 
@@ -115,7 +120,7 @@ class Process:
 
 
 class Thread:
-    """Takes the place of ``threading.Thread``."""
+    """A thread of a process."""
 
     def __init__(
         self,
@@ -198,31 +203,6 @@ class Lock:
         for thread in self._waiting:
             thread.wake()
         self._waiting.clear()
-
-
-class SimpleQueue:
-    """Takes the place of ``queue.SimpleQueue``."""
-
-    def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._waiting: Thread | None = None
-
-    @classmethod
-    def __class_getitem__(cls, item: Any) -> type[SimpleQueue]:
-        return cls
-
-    def put(self, item: Any) -> None:
-        interruption_point()
-        self._items.append(item)
-        if self._waiting is not None:
-            self._waiting.wake()
-
-    def get(self) -> Any:
-        self._waiting = thread = current_thread()
-        while not self._items:
-            thread.wait()
-        self._waiting = None
-        return self._items.popleft()
 
 
 class EventLoop(asyncio.AbstractEventLoop):
@@ -324,19 +304,28 @@ def sleep(seconds: float) -> None:
         current_thread().wait(left)
 
 
-def _time() -> float:
+def time() -> float:
+    """Take the place of ``time.time``."""
     interruption_point()
     return Simulation.current.now
 
 
-def _monotonic() -> float:
+def monotonic() -> float:
+    """Take the place of ``time.monotonic``."""
     interruption_point()
     return Simulation.current.now - START + 1000.0
 
 
-_in_loop: list[Process] = []
+def process_id() -> int:
+    """Take the place of ``os.getpid``."""
+    return current_process().id
 
-time = SimpleNamespace(time=_time, monotonic=_monotonic, sleep=sleep)
-low_level = SimpleNamespace(start_new_thread=lambda function, arguments: Thread(function).start())
-threading = SimpleNamespace(Thread=Thread, Lock=Lock, local=__import__("threading").local)
-queue = SimpleNamespace(SimpleQueue=SimpleQueue)
+
+def start_thread(function: Callable[[], None]) -> None:
+    """Take the place of ``_thread.start_new_thread``."""
+    Thread(function).start()
+
+
+new_lock = Lock
+
+_in_loop: list[Process] = []
