@@ -1,0 +1,222 @@
+"""The switch walks exactly the transitions that are written down in ``tasks/kill.py``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTemporaryError
+from airflow_provider_dli.job import Cancellation, Job, JobState
+from airflow_provider_dli.tasks.kill import TRANSITIONS, Fate, KillSwitch, State
+
+WAIT = 5
+
+
+class Walk:
+    """A real switch with real threads, and a DLI whose answers wait until they are let go."""
+
+    def __init__(self, outcome=None):
+        self.answer = threading.Event()
+        self.cancels = threading.Event()
+        self.outcome = outcome
+        self.cancelled = []
+        self.submitter = None
+        self.switch = KillSwitch()
+        self.armed = self.switch.armed(self.cancel, logging.getLogger(__name__), lambda: None)
+
+    def __enter__(self):
+        self.armed.__enter__()
+        return self
+
+    def __exit__(self, *_):
+        self.answer.set()
+        self.cancels.set()
+        if self.submitter is not None:
+            self.submitter.join(WAIT)
+        self.armed.__exit__(None, None, None)
+
+    def cancel(self, job_id):
+        assert self.cancels.wait(WAIT)
+        self.cancelled.append(job_id)
+        if self.outcome is not None:
+            raise self.outcome
+        return Cancellation(job_id, accepted=True)
+
+    def create(self):
+        assert self.answer.wait(WAIT)
+        if self.lost:
+            raise DliTemporaryError("lost")
+        return Job("job", "sql", "SQL job", JobState.LAUNCHING, "submitted")
+
+    def do(self, event):
+        """Have something happen, in a thread where it waits for a cancel that is not let go yet."""
+        switch = self.switch
+        if event == "submit":
+            self.submitter = in_thread(lambda: switch.submit(self.create, timeout=WAIT, find=list))
+            until(lambda: switch.state in (State.SUBMITTING, State.SETTLED))
+        elif event in ("answer", "no answer"):
+            self.lost = event == "no answer"
+            self.answer.set()
+            self.submitter.join(WAIT)
+        elif event == "follow":
+            in_thread(lambda: switch.follow("job"))
+        elif event == "search":
+            in_thread(lambda: switch.search(lambda: ["job"]))
+        elif event == "forget":
+            switch.forget("job")
+        elif event == "settle":
+            self.cancels.set()
+            self.answer.set()
+        else:
+            in_thread(getattr(switch, event))
+
+    lost = False
+
+
+def in_thread(function):
+    def run():
+        with suppress(DliError):
+            function()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition):
+    end = threading.Event()
+    for _ in range(WAIT * 100):
+        if condition():
+            return
+        end.wait(0.01)
+    raise AssertionError("it did not come to this")
+
+
+def ways_to():
+    """The shortest way to each state."""
+    ways = {State.IDLE: []}
+    for state in ways_in_order(ways):
+        for event, after in TRANSITIONS[state].items():
+            ways.setdefault(after, [*ways[state], event])
+    return ways
+
+
+def ways_in_order(ways):
+    seen = set()
+    while more := [state for state in ways if state not in seen]:
+        seen.add(more[0])
+        yield more[0]
+
+
+WAYS = ways_to()
+ALL = [(state, event, after) for state, events in TRANSITIONS.items() for event, after in events.items()]
+
+
+def test_every_state_can_be_reached_and_has_its_line():
+    assert set(WAYS) == set(TRANSITIONS) == set(State)
+
+
+@pytest.mark.parametrize(("state", "event", "after"), ALL, ids=lambda each: getattr(each, "name", each))
+def test_each_transition(state, event, after):
+    with Walk() as walk:
+        for step in WAYS[state]:
+            walk.do(step)
+        until(lambda: walk.switch.state is state)
+        if state is State.SETTLED:
+            # What is followed from here on waits again.
+            walk.cancels.clear()
+        walk.do(event)
+        until(lambda: walk.switch.state is after)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(sorted({event for _, event, _ in ALL})), max_size=7))
+def test_any_walk_ends_with_every_job_cancelled_when_it_is_killed(events):
+    with Walk() as walk:
+        state = State.IDLE
+        for event in events:
+            if event not in TRANSITIONS[state] or event == "settle":
+                continue
+            walk.do(event)
+            state = TRANSITIONS[state][event]
+            until(lambda state=state: walk.switch.state is state)
+            if event in ("answer", "no answer"):
+                walk.answer.clear()
+            if state in (State.CANCELLING, State.SETTLED):
+                break
+        walk.lost = False
+        walk.cancels.set()
+        walk.answer.set()
+        walk.switch.pull()
+        until(lambda: walk.switch.state is State.SETTLED)
+        assert walk.cancelled == ([] if state in (State.IDLE, State.SETTLED) else ["job"])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fate"),
+    [
+        (None, Fate.GONE),
+        (DliNotFoundError("unknown"), Fate.GONE),
+        (DliTemporaryError("away"), Fate.LEFT),
+        (DliAuthenticationError("refused"), Fate.REFUSED),
+        (RuntimeError("a bug"), Fate.LEFT),
+    ],
+    ids=str,
+)
+def test_the_fate_of_a_job(outcome, fate):
+    with Walk(outcome) as walk:
+        walk.switch.follow("job")
+        [job] = walk.switch._followed()
+        assert job.fate is Fate.FOLLOWED
+        walk.do("pull")
+        until(lambda: job.fate is Fate.CANCELLING)
+        walk.cancels.set()
+        until(lambda: job.fate is fate)
+        assert walk.switch.may_leave_a_job is (fate is not Fate.GONE)
+
+
+class TestLaunch:
+    """A job that is created first, and launched afterwards."""
+
+    def submit(self, walk, launched):
+        job = Job("job", "sql", "SQL job", JobState.CREATED, "new")
+        walk.launching = threading.Event()
+
+        def launch(job):
+            walk.launching.set()
+            assert launched.wait(WAIT)
+            return job
+
+        walk.submitter = in_thread(lambda: walk.switch.submit(lambda: job, launch, timeout=WAIT, find=list))
+        assert walk.launching.wait(WAIT)
+
+    def test_a_kill_while_it_is_launched_cancels_once_more_afterwards(self):
+        """The cancel may reach DLI before the launch does."""
+        launched = threading.Event()
+        with Walk() as walk:
+            walk.cancels.set()
+            self.submit(walk, launched)
+            walk.do("pull")
+            until(lambda: walk.cancelled == ["job"])
+            assert walk.switch.state is State.CANCELLING
+            launched.set()
+            until(lambda: walk.cancelled == ["job", "job"])
+            until(lambda: walk.switch.state is State.SETTLED)
+
+    def test_after_a_kill_it_is_not_launched(self):
+        launched = []
+        with Walk() as walk:
+            walk.cancels.set()
+
+            def create():
+                walk.switch.pull()
+                return Job("job", "sql", "SQL job", JobState.CREATED, "new")
+
+            in_thread(lambda: walk.switch.submit(create, launched.append, timeout=WAIT, find=list)).join(WAIT)
+            until(lambda: walk.switch.state is State.SETTLED)
+            assert (walk.cancelled, launched) == (["job"], [])
