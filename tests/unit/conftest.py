@@ -8,6 +8,7 @@ import threading
 import pytest
 import requests
 
+from airflow_provider_dli import compat
 from airflow_provider_dli.client import credentials
 from airflow_provider_dli.hooks import dli as hooks
 
@@ -33,6 +34,22 @@ def connect(dli_local, monkeypatch):
 def hook(connect):
     """A hook with the local DLI's own user."""
     return connect()
+
+
+@pytest.fixture
+def airflow_says(monkeypatch):
+    """Return a function that sets the state of the task, and the id of the job that its current try has announced."""
+
+    def say(state, job_id=None):
+        def task_states(dag_id, run_ids, task_ids):
+            if isinstance(state, Exception):
+                raise state
+            return {} if state == "gone" else {(run_ids[0], task_ids[0], -1): state}
+
+        monkeypatch.setattr(compat, "task_states", task_states)
+        monkeypatch.setattr(compat, "xcom", lambda key, name: job_id)
+
+    return say
 
 
 @pytest.fixture

@@ -9,19 +9,16 @@ import threading
 import time
 from datetime import timedelta
 from functools import partial
-from types import SimpleNamespace
 
-import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferred,
-    XCom,
 )
+from fakes import OVER, assert_cancelled, context_of, deferral_of, execute, resume
 
-from airflow_provider_dli import compat
 from airflow_provider_dli.client import client as client_module
 from airflow_provider_dli.client import credentials
 from airflow_provider_dli.client.patience import Patience
@@ -37,32 +34,16 @@ from airflow_provider_dli.sensors.dli import DliJobSensor
 from airflow_provider_dli.tasks import run as machine_room
 from airflow_provider_dli.waiting.watcher import JobWatcher
 
-OVER = {"outcome": "over", "message": ""}
-
 
 @pytest.fixture
 def context(connect):
     connect()
-    ti = SimpleNamespace(dag_id="sales", run_id="run 1", task_id="load", map_index=-1, try_number=1, max_tries=2)
-    ti.xcoms = {}
-    ti.xcom_push = lambda key, value: ti.xcoms.__setitem__(key, value)
-    return {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.datetime(2026, 11, 22))}
+    return context_of()
 
 
 @pytest.fixture(autouse=True)
-def airflow_says(monkeypatch):
-    """Return a function that sets the state of the task."""
-
-    def say(state):
-        def states(dag_id, run_ids, task_ids):
-            if isinstance(state, Exception):
-                raise state
-            return {} if state == "gone" else {(run_ids[0], task_ids[0], -1): state}
-
-        monkeypatch.setattr(compat, "task_states", states)
-
-    say("running")
-    return say
+def it_runs(airflow_says):
+    airflow_says("running")
 
 
 def task_of(cls, **arguments):
@@ -71,27 +52,8 @@ def task_of(cls, **arguments):
     return cls(task_id="load", **{"deferrable": True, **arguments})
 
 
-def execute(task, context):
-    # Airflow guards `execute` against calls from outside its task runner.
-    return type(task).execute.__wrapped__(task, context)
-
-
-def deferral_of(task, context):
-    with pytest.raises(TaskDeferred) as deferral:
-        execute(task, context)
-    return deferral.value
-
-
 def resumed(cls, deferral, context, event=OVER, **arguments):
-    """Resume a task as Airflow does: by a new operator, with what the deferral said."""
-    return task_of(cls, **arguments).resume_execution(
-        deferral.method_name, {**deferral.kwargs, "event": event}, context
-    )
-
-
-def cancelled(dli_local, job_id):
-    assert dli_local.job(job_id).cancel_requests
-    dli_local.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=5)
+    return resume(task_of(cls, **arguments), deferral, context, event)
 
 
 class TestSubmit:
@@ -131,7 +93,7 @@ class TestSubmit:
             execute(task, context)
         assert 1 <= time.monotonic() - began < 10
         [job] = dli_local.jobs()
-        cancelled(dli_local, job.job_id)
+        assert_cancelled(dli_local, job.job_id)
         assert len(job.cancel_requests) == 1
 
     def test_nor_has_it_told_a_minute_later(self, dli_local, context, airflow_says, monkeypatch):
@@ -140,7 +102,7 @@ class TestSubmit:
         airflow_says("failed")
         with pytest.raises(DliTaskKilledError):
             execute(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
-        cancelled(dli_local, dli_local.jobs()[0].job_id)
+        assert_cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     def test_an_airflow_that_does_not_tell_keeps_no_task_from_deferring(self, dli_local, context, airflow_says):
         dli_local.will(run_for=60)
@@ -210,18 +172,18 @@ class TestSubmit:
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         with pytest.raises(error, match=event["message"]):
             resumed(DliSubmitSqlJobOperator, deferral, context, event, sql="select 1")
-        cancelled(dli_local, dli_local.jobs()[0].job_id)
+        assert_cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     @pytest.mark.parametrize("error", ["Trigger timeout", "Trigger failure"])
-    def test_a_deferral_that_failed_cancels_the_job_of_the_task(self, dli_local, context, monkeypatch, error):
+    def test_a_deferral_that_failed_cancels_the_job_of_the_task(self, dli_local, context, airflow_says, error):
         dli_local.will(run_for=60)
         deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         [job] = dli_local.jobs()
-        monkeypatch.setattr(XCom, "get_one", lambda **where: context["ti"].xcoms["job_id"])
+        airflow_says("running", context["ti"].xcoms["job_id"])
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
         with pytest.raises(Exception, match=error):
             task.resume_execution("__fail__", {"error": error}, context)
-        cancelled(dli_local, job.job_id)
+        assert_cancelled(dli_local, job.job_id)
         assert task.job_id == job.job_id
 
     def test_a_kill_before_the_task_has_come_to_its_job_cancels_it(self, dli_local, context):
@@ -234,14 +196,14 @@ class TestSubmit:
         task.on_kill()
         with pytest.raises(DliTaskKilledError):
             task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": OVER}, context)
-        cancelled(dli_local, dli_local.jobs()[0].job_id)
+        assert_cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     def test_a_kill_before_airflow_knows_of_the_deferral_cancels_the_job(self, dli_local, context):
         dli_local.will(run_for=60)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
         deferral_of(task, context)
         task.on_kill()
-        cancelled(dli_local, dli_local.jobs()[0].job_id)
+        assert_cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     def test_a_kill_at_the_moment_of_the_deferral_ends_the_task(self, dli_local, context):
         class Killed(DliSubmitSqlJobOperator):
@@ -252,8 +214,8 @@ class TestSubmit:
         dli_local.will(run_for=60)
         task = task_of(Killed, sql="select 1")
         with pytest.raises(DliTaskKilledError):
-            DliSubmitSqlJobOperator.execute.__wrapped__(task, context)
-        cancelled(dli_local, dli_local.jobs()[0].job_id)
+            execute(task, context)
+        assert_cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     def test_the_time_of_the_deferral_counts_when_dli_is_away_afterwards(self, dli_local, context, monkeypatch):
         monkeypatch.setattr(machine_room, "_TOLD_ONCE_MORE_WITHIN", 2)
@@ -265,7 +227,7 @@ class TestSubmit:
         with pytest.raises(AirflowTaskTimeout):
             resumed(DliSubmitSqlJobOperator, deferral, context, sql="select 1")
         assert time.monotonic() - began < 5
-        cancelled(dli_local, dli_local.jobs()[0].job_id)
+        assert_cancelled(dli_local, dli_local.jobs()[0].job_id)
 
     @pytest.mark.parametrize("event", [OVER, {"outcome": "timeout"}], ids=lambda event: event["outcome"])
     def test_a_job_that_finished_is_a_success_however_late_a_worker_is_there(self, dli_local, context, event):
@@ -302,12 +264,12 @@ class TestSubmit:
         with pytest.raises(DliTaskKilledError):
             task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": OVER}, context)
 
-    def test_a_job_that_finished_is_a_success_also_when_the_deferral_failed(self, dli_local, context, monkeypatch):
+    def test_a_job_that_finished_is_a_success_also_when_the_deferral_failed(self, dli_local, context, airflow_says):
         dli_local.will(run_for=1)
         deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         [job] = dli_local.jobs()
         dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
-        monkeypatch.setattr(XCom, "get_one", lambda **where: job.job_id)
+        airflow_says("running", job.job_id)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
         assert task.resume_execution("__fail__", {"error": "Trigger timeout"}, context) == job.job_id
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from fakes import TaskInstance, context_of, execute
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api.sql import SqlWork
@@ -103,19 +103,9 @@ class TestOverTheWire:
         def run(try_number, *, start=START, max_tries=2, retry_delay=timedelta(seconds=30), **arguments):
             arguments = {"sql": "select 1", "poll_interval": 0.1, "retry_delay": retry_delay, **arguments}
             task = DliSubmitSqlJobOperator(task_id="load", **arguments)
-            xcoms = {}
-            ti = SimpleNamespace(
-                dag_id="sales",
-                run_id="run 1",
-                task_id="load",
-                map_index=-1,
-                try_number=try_number,
-                max_tries=max_tries,
-                xcom_push=lambda key, value: xcoms.__setitem__(key, value),
-            )
-            context = {"ti": ti, "dag_run": SimpleNamespace(start_date=start)}
-            result = DliSubmitSqlJobOperator.execute.__wrapped__(task, context)
-            assert xcoms["job_id"] == result
+            ti = TaskInstance(try_number=try_number, max_tries=max_tries)
+            result = execute(task, context_of(ti, start))
+            assert ti.xcoms["job_id"] == result
             return result
 
         return run
@@ -242,16 +232,7 @@ class TestBound:
     def bound(self, dli_local, connect, **arguments):
         connect()
         task = DliSubmitSqlJobOperator(task_id="load", sql="select 1", poll_interval=0.1, **arguments)
-        ti = SimpleNamespace(
-            dag_id="d",
-            run_id="r",
-            task_id="t",
-            map_index=-1,
-            try_number=1,
-            max_tries=0,
-            xcom_push=lambda key, value: None,
-        )
-        DliSubmitSqlJobOperator.execute.__wrapped__(task, {"ti": ti, "dag_run": SimpleNamespace(start_date=START)})
+        execute(task, context_of())
         return dli_local.jobs()[-1].conf
 
     def test_dli_gets_the_execution_timeout_and_a_minute(self, dli_local, connect):

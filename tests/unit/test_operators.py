@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from types import SimpleNamespace
 
+import fakes
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from fakes import TaskInstance
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.api.sql import SqlWork
@@ -26,15 +27,6 @@ from airflow_provider_dli.waiting import watcher
 UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 
 
-class TaskInstance(SimpleNamespace):
-    def __init__(self):
-        super().__init__(dag_id="sales", run_id="run 1", task_id="load", map_index=-1, try_number=1, max_tries=2)
-        self.xcoms = {}
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = value
-
-
 @pytest.fixture
 def execute(connect):
     """Return a function that executes an operator, and gives its result and its task instance."""
@@ -44,9 +36,7 @@ def execute(connect):
         arguments.setdefault("poll_interval", 0.1)
         task = operator_class(task_id="load", **arguments)
         ti = ti or TaskInstance()
-        context = {"ti": ti, "dag_run": SimpleNamespace(start_date=pendulum.datetime(2026, 11, 22))}
-        # Airflow guards `execute` against calls from outside its task runner.
-        return operator_class.execute.__wrapped__(task, context), ti
+        return fakes.execute(task, fakes.context_of(ti)), ti
 
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 from airflow.exceptions import AirflowRescheduleException
@@ -14,8 +13,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
-    TaskDeferred,
 )
+from fakes import OVER, TaskInstance, context_of, deferral_of, execute, resume
 
 from airflow_provider_dli.exceptions import DliJobError, DliNotFoundError
 from airflow_provider_dli.hooks import dli as hooks
@@ -27,15 +26,13 @@ MODES = {
     "deferred": {"deferrable": True},
 }
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
-OVER = {"outcome": "over", "message": ""}
 ERROR = {"outcome": "error", "message": "a bug"}
 
 
 @pytest.fixture
 def context(connect):
     connect()
-    ti = SimpleNamespace(task_id="wait", run_id="run 1", get_first_reschedule_date=lambda context: None)
-    return {"ti": ti}
+    return context_of(TaskInstance(task_id="wait", get_first_reschedule_date=lambda context: None))
 
 
 @pytest.fixture
@@ -56,21 +53,12 @@ def sensor(mode, **arguments):
     return DliJobSensor(task_id="wait", **{"poke_interval": 0.1, **MODES[mode], **arguments})
 
 
-def execute(task, context):
-    # Airflow guards `execute` against calls from outside its task runner.
-    return DliJobSensor.execute.__wrapped__(task, context)
+def defer(context, **arguments):
+    return deferral_of(sensor("deferred", **arguments), context)
 
 
-def deferral_of(context, **arguments):
-    with pytest.raises(TaskDeferred) as deferral:
-        execute(sensor("deferred", **arguments), context)
-    return deferral.value
-
-
-def resume(context, deferral, event=OVER, **arguments):
-    """Resume a sensor as Airflow does: by a new operator, with what the deferral said."""
-    task = sensor("deferred", **arguments)
-    return task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": event}, context)
+def resumed(context, deferral, event=OVER, **arguments):
+    return resume(sensor("deferred", **arguments), deferral, context, event)
 
 
 def ends(error):
@@ -101,10 +89,10 @@ class TestTheJobFailed:
     @CASES
     def test_while_it_is_deferred(self, dli_local, context, job, options, error):
         job_id = job("FAILED", run_for=0.5)
-        deferral = deferral_of(context, job_id=job_id)
+        deferral = defer(context, job_id=job_id)
         dli_local.wait_until(lambda dli: not dli.job(job_id).is_active)
         with ends(error):
-            resume(context, deferral, job_id=job_id, **options)
+            resumed(context, deferral, job_id=job_id, **options)
 
 
 class TestAnErrorOfTheStatusCall:
@@ -119,9 +107,9 @@ class TestAnErrorOfTheStatusCall:
     @pytest.mark.parametrize("event", [OVER, ERROR])
     @CASES
     def test_a_job_that_dli_no_longer_knows_after_a_deferral(self, context, job, event, options, error):
-        deferral = deferral_of(context, job_id=job(run_for=60))
+        deferral = defer(context, job_id=job(run_for=60))
         with ends(error):
-            resume(context, deferral, event, job_id=UNKNOWN, **options)
+            resumed(context, deferral, event, job_id=UNKNOWN, **options)
 
     @MODE
     @how((PLAIN, AirflowFailException), (SOFT, AirflowFailException), (NEVER, AirflowSkipException))
@@ -145,9 +133,9 @@ class TestAnErrorOfTheStatusCall:
         with pytest.raises(AirflowRescheduleException):
             execute(sensor("reschedule", job_id=job_id, silent_fail=True), context)
         dli_local.fault("status", "status", times=1, status=403)
-        deferral = deferral_of(context, job_id=job_id, silent_fail=True)
+        deferral = defer(context, job_id=job_id, silent_fail=True)
         dli_local.fault("status", "status", times=2, status=403)
-        resume(context, deferral, ERROR, job_id=job_id, silent_fail=True)
+        resumed(context, deferral, ERROR, job_id=job_id, silent_fail=True)
 
 
 class TestTimeIsOver:
@@ -179,24 +167,24 @@ class TestTimeIsOver:
     @CASES
     def test_its_execution_timeout_while_deferred(self, context, job, options, error):
         job_id = job(run_for=60)
-        deferral = deferral_of(context, job_id=job_id, execution_timeout=timedelta(seconds=60))
+        deferral = defer(context, job_id=job_id, execution_timeout=timedelta(seconds=60))
         with ends(error or AirflowTaskTimeout):
-            resume(context, deferral, {"outcome": "timeout"}, job_id=job_id, **options)
+            resumed(context, deferral, {"outcome": "timeout"}, job_id=job_id, **options)
 
 
 class TestTheTriggererCannotGoOn:
     def test_the_sensor_waits_in_the_worker(self, dli_local, context, job):
         job_id = job(run_for=1)
-        resume(context, deferral_of(context, job_id=job_id), ERROR, job_id=job_id)
+        resumed(context, defer(context, job_id=job_id), ERROR, job_id=job_id)
         assert dli_local.job(job_id).status == "FINISHED"
 
     def test_not_for_longer_than_the_sensor_may(self, context, job):
         job_id = job(run_for=60)
-        deferral = deferral_of(context, job_id=job_id, timeout=3600)
+        deferral = defer(context, job_id=job_id, timeout=3600)
         assert deferral.kwargs["give_up_at"] == pytest.approx(time.time() + 3600, abs=5)
         deferral.kwargs["give_up_at"] -= 3599
         with pytest.raises(AirflowSensorTimeout):
-            resume(context, deferral, ERROR, job_id=job_id, timeout=3600)
+            resumed(context, deferral, ERROR, job_id=job_id, timeout=3600)
 
     @how((PLAIN, Exception), (NEVER, AirflowSkipException))
     def test_a_triggerer_without_the_provider(self, context, options, error):
@@ -207,13 +195,13 @@ class TestTheTriggererCannotGoOn:
 
 @pytest.mark.parametrize(("poke_interval", "asked_every"), [(0, 1), (0.1, 1), (30, 30)])
 def test_a_trigger_asks_once_a_second_at_most(context, job, poke_interval, asked_every):
-    deferral = deferral_of(context, job_id=job(run_for=60), poke_interval=poke_interval)
+    deferral = defer(context, job_id=job(run_for=60), poke_interval=poke_interval)
     assert deferral.trigger.poll_interval == asked_every
 
 
 def test_a_sensor_that_must_not_be_nested_is_resumed(context, job):
     job_id = job(run_for=0.5)
-    resume(context, deferral_of(context, job_id=job_id), job_id=job_id, allow_nested_operators=False)
+    resumed(context, defer(context, job_id=job_id), job_id=job_id, allow_nested_operators=False)
 
 
 @pytest.mark.parametrize("options", [PLAIN, SOFT, NEVER, SILENT])

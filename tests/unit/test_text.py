@@ -145,7 +145,7 @@ class TestOnTheWire:
     def test_a_secret_that_an_error_repeats_is_masked(self, dli_local, connect, auth_type):
         hook = connect(auth_type)
         hook.connect()
-        [secret] = {connection.secret for connection in credentials._known} or {
+        [secret] = {connection.secret for _, connection in credentials._known} or {
             dli_local.connection(auth_type)["password"]
         }
         tokens = [each.token.value for each in credentials._known.values() if each.token]

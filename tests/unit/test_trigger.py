@@ -14,10 +14,10 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseHook, XCom
+from airflow.providers.common.compat.sdk import BaseHook
+from fakes import TaskInstance, assert_cancelled
 
 from airflow_provider_dli import compat
 from airflow_provider_dli.client import credentials
@@ -31,11 +31,7 @@ from airflow_provider_dli.waiting import watcher
 from airflow_provider_dli.waiting.watcher import JobWatcher
 
 KEPT = json.loads((Path(__file__).parent / "fixtures" / "triggers.json").read_text())
-TI = SimpleNamespace(dag_id="sales", run_id="run 1", task_id="load", map_index=-1, try_number=1)
-
-
-class NoAnswerError(Exception):
-    """Airflow does not answer."""
+TI = TaskInstance()
 
 
 @pytest.fixture
@@ -48,22 +44,6 @@ def submit(dli_local, connect):
         return DliHook().submit_sql_job("select 1").id
 
     return run
-
-
-@pytest.fixture
-def airflow_says(monkeypatch):
-    """Return a function that sets the state of the task, and the id of the job that its current try has pushed."""
-
-    def say(state, job_id=None):
-        def states(dag_id, run_ids, task_ids):
-            if state is NoAnswerError:
-                raise NoAnswerError("no answer")
-            return {} if state == "gone" else {(run_ids[0], task_ids[0], -1): state}
-
-        monkeypatch.setattr(compat, "task_states", states)
-        monkeypatch.setattr(XCom, "get_one", lambda **where: job_id)
-
-    return say
 
 
 def trigger_of(*job_ids, **arguments):
@@ -102,12 +82,6 @@ async def killed(trigger, after=1.0, again_every=0.1, on_kill=True):
     # Like a triggerer, the loop goes on.
     while questions._background:
         await asyncio.gather(*questions._background)
-
-
-def cancelled(dli_local, job_id):
-    """DLI has accepted the cancel; wait until the job is over."""
-    assert dli_local.job(job_id).cancel_requests
-    dli_local.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=5)
 
 
 class TestArguments:
@@ -249,7 +223,7 @@ class TestNoWayOn:
         monkeypatch.setattr(JobWatcher, "look", lambda self: 1 / 0)
         event = fired_by(trigger_of(job_id))
         assert event == {"outcome": "error", "message": "division by zero", "job_ids": [job_id]}
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_bug_in_the_cancel_does_not_keep_the_task_from_being_told(self, submit, monkeypatch):
         job_id = submit()
@@ -260,7 +234,7 @@ class TestNoWayOn:
         job_id = submit()
         event = fired_by(trigger_of(job_id, deadline=time.time() + 1))
         assert event["outcome"] == "timeout"
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_job_of_somebody_else_is_left_alone(self, dli_local, submit):
         job_id = submit()
@@ -282,13 +256,13 @@ class TestKill:
         job_id = submit()
         airflow_says(state, job_id)
         asyncio.run(killed(trigger_of(job_id)))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_task_that_waits_for_another_job_by_now_gives_up_this_one(self, dli_local, submit, airflow_says):
         job_id = submit()
         airflow_says("deferred", "the job of the next try")
         asyncio.run(killed(trigger_of(job_id)))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     @pytest.mark.parametrize("pushed", [True, False])
     def test_a_task_that_still_waits_keeps_its_job(self, dli_local, submit, airflow_says, pushed):
@@ -299,9 +273,9 @@ class TestKill:
 
     def test_not_knowing_a_kill_that_airflow_tells_of_counts(self, dli_local, submit, airflow_says):
         job_id = submit()
-        airflow_says(NoAnswerError)
+        airflow_says(RuntimeError("no answer"))
         asyncio.run(killed(trigger_of(job_id)))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_job_of_somebody_else_is_left_alone(self, dli_local, submit, airflow_says):
         job_id = submit()
@@ -314,20 +288,20 @@ class TestKill:
         airflow_says("failed", job_id)
         dli_local.fault("cancel", "latency", seconds=2)
         asyncio.run(killed(trigger_of(job_id)))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_cancel_that_dli_refuses_at_first_is_repeated(self, dli_local, submit, airflow_says):
         job_id = submit()
         airflow_says("failed", job_id)
         dli_local.fault("cancel", "status", times=2, status=503)
         asyncio.run(killed(trigger_of(job_id)))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_before_the_connection_was_read(self, dli_local, submit, airflow_says):
         job_id = submit()
         airflow_says("failed", job_id)
         asyncio.run(killed(trigger_of(job_id), after=0))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
 
 class TestKillOnAirflowBefore33:
@@ -342,13 +316,13 @@ class TestKillOnAirflowBefore33:
         job_id = submit()
         airflow_says(state, job_id)
         asyncio.run(killed(trigger_of(job_id), on_kill=False))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_clear_that_got_as_far_as_the_next_deferral(self, dli_local, submit, airflow_says):
         job_id = submit()
         airflow_says("deferred", "the job of the next try")
         asyncio.run(killed(trigger_of(job_id), on_kill=False))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
     def test_a_shutdown_leaves_the_job_alone(self, dli_local, submit, airflow_says):
         job_id = submit()
@@ -358,7 +332,7 @@ class TestKillOnAirflowBefore33:
 
     def test_not_knowing_the_job_is_left_alone(self, dli_local, submit, airflow_says):
         job_id = submit()
-        airflow_says(NoAnswerError)
+        airflow_says(RuntimeError("no answer"))
         asyncio.run(killed(trigger_of(job_id), on_kill=False))
         assert dli_local.job(job_id).cancel_requests == ()
 
@@ -367,7 +341,7 @@ class TestKillOnAirflowBefore33:
         airflow_says("failed", job_id)
         dli_local.fault("cancel", "latency", seconds=2)
         asyncio.run(killed(trigger_of(job_id), on_kill=False))
-        cancelled(dli_local, job_id)
+        assert_cancelled(dli_local, job_id)
 
 
 class SlowChannel:
@@ -386,14 +360,14 @@ class SlowChannel:
             fails,
         )
         monkeypatch.setattr(compat, "task_states", self.task_states)
-        monkeypatch.setattr(XCom, "get_one", self.get_one)
+        monkeypatch.setattr(compat, "xcom", self.xcom)
 
     def task_states(self, dag_id, run_ids, task_ids):
         with self._lock:
             self.questions.append(("states", len(run_ids), len(task_ids)))
             time.sleep(self._seconds)
             if len(self.questions) <= self._fails:
-                raise NoAnswerError("too busy")
+                raise RuntimeError("too busy")
             return {
                 (run_id, task_id, index): self._states(index)
                 for run_id in run_ids
@@ -402,11 +376,11 @@ class SlowChannel:
                 if self._states(index) != "gone"
             }
 
-    def get_one(self, **where):
+    def xcom(self, key, name):
         with self._lock:
             self.questions.append("xcom")
             time.sleep(self._seconds)
-            return f"job-{where['map_index']}"
+            return f"job-{key.map_index}"
 
 
 class TestMany:
@@ -444,21 +418,21 @@ class TestMany:
         triggers = []
         for index in range(self.MANY):
             triggers.append(trigger_of(f"job-{index}"))
-            triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "map_index": index})
+            triggers[-1].task_instance = TaskInstance(map_index=index)
         return triggers
 
     def in_runs_of_their_own(self):
         triggers = []
         for index in range(self.MANY):
             triggers.append(trigger_of(f"job-{index}"))
-            triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "run_id": f"run {index}"})
+            triggers[-1].task_instance = TaskInstance(run_id=f"run {index}")
         return triggers
 
     def in_tasks_of_their_own(self):
         triggers = []
         for index in range(self.MANY):
             triggers.append(trigger_of(f"job-{index}"))
-            triggers[-1].task_instance = SimpleNamespace(**{**TI.__dict__, "task_id": f"load_{index}"})
+            triggers[-1].task_instance = TaskInstance(task_id=f"load_{index}")
         return triggers
 
     @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""What a task sees of Airflow, for tests that run operators and triggers in their own process."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+START = pendulum.datetime(2026, 11, 22)
+OVER = {"outcome": "over", "message": ""}
+
+
+class TaskInstance(SimpleNamespace):
+    """One try of a task instance, and what it has pushed."""
+
+    def __init__(self, **changes):
+        names = {"dag_id": "sales", "run_id": "run 1", "task_id": "load", "map_index": -1}
+        super().__init__(**{**names, "try_number": 1, "max_tries": 2, "xcoms": {}, **changes})
+
+    def xcom_push(self, key, value):
+        self.xcoms[key] = value
+
+
+def context_of(ti=None, start=START):
+    """Return Airflow's context of a try."""
+    return {"ti": ti or TaskInstance(), "dag_run": SimpleNamespace(start_date=start)}
+
+
+def execute(task, context):
+    """Run a task. Airflow guards `execute` against calls from outside its task runner."""
+    return type(task).execute.__wrapped__(task, context)
+
+
+def deferral_of(task, context):
+    """Run a task that defers; return what it tells Airflow."""
+    with pytest.raises(TaskDeferred) as deferral:
+        execute(task, context)
+    return deferral.value
+
+
+def resume(task, deferral, context, event=OVER):
+    """Resume a task as Airflow does: by a new operator, with what the deferral said."""
+    return task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": event}, context)
+
+
+def assert_cancelled(dli_local, job_id):
+    """DLI has accepted the cancel; wait until the job is over."""
+    assert dli_local.job(job_id).cancel_requests
+    dli_local.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=5)
