@@ -75,7 +75,7 @@ class DemoError(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGHUP came. Not an Exception, so that nothing on the way takes it for a failure."""
+    """SIGINT, SIGTERM or SIGHUP came. Not an Exception, so that nothing on the way handles it as a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -121,10 +121,10 @@ def _port_trouble(port: int) -> str | None:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Have every signal that ends a program unwind it, so that it returns only after everything is ended.
+    """Turn every signal that ends a program into an exception, so that it ends only after all it has started.
 
-    A second one, during the unwinding, makes it return at once; what is left then ends on its own within seconds,
-    as it does when this process is killed.
+    A second signal ends it at once; what is left then ends on its own within seconds, as it does when this process is
+    killed.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:

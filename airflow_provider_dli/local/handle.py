@@ -46,10 +46,10 @@ class LocalDli:
 
     @classmethod
     def start(cls, port: int = 0, *, startup_timeout: float = 30, **settings: Any) -> LocalDli:
-        """Start a server in a process of its own, which ends with this one however that ends.
+        """Start a server in a process of its own, which ends with this one, however this one ends.
 
         :param port: 0 picks a free one.
-        :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and switches of
+        :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and fields of
             :class:`airflow_provider_dli.local.dli.settings.Settings`.
         :raises ModuleNotFoundError: without the extra ``[local]``.
         """
@@ -137,11 +137,11 @@ class LocalDli:
         self._admin("POST", "faults", json={"call": call, "fault": kind, "times": times, **details})
 
     def clear_faults(self) -> None:
-        """Good weather again."""
+        """Remove all rules of faults."""
         self._admin("DELETE", "faults")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Turn the given switches and return all of them.
+        """Change the given settings and return all of them.
 
         See :class:`airflow_provider_dli.local.dli.settings.Settings`.
         """
@@ -165,7 +165,7 @@ class LocalDli:
     def wait_until(self, predicate: Callable[[LocalDli], T], timeout: float = 10) -> T:
         """Wait for ``predicate(self)`` to be true and return it.
 
-        :raises TimeoutError: with the jobs and the last requests, for whoever reads the log.
+        :raises TimeoutError: with the jobs and the last requests.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -221,7 +221,7 @@ class LocalDli:
     def _admin(self, method: str, path: str, **options: Any) -> Any:
         # A session of its own each time: the handle may be used from several threads, and after a fork.
         with requests.Session() as session:
-            # The way to this machine is never through a proxy.
+            # This machine is never reached through a proxy.
             session.trust_env = False
             response = session.request(method, f"{self.url}/_local/{path}", **{"timeout": 30, **options})
         if not response.ok:

@@ -31,7 +31,7 @@ def create_app(service: Service, restart: api.Restart) -> FastAPI:
 def _add_error_answers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
-        return as_response(error_reply(error, request.url.path))
+        return as_response(error_reply(error, is_iam(request.url.path)))
 
     @app.exception_handler(SoftFailureError)
     async def soft(request: Request, error: SoftFailureError) -> Response:
@@ -40,20 +40,20 @@ def _add_error_answers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         code = "IAM.0011" if is_iam(request.url.path) else "DLI.0001"
-        return as_response(error_reply(RefusedError(400, code, _in_words(error)), request.url.path))
+        return as_response(error_reply(RefusedError(400, code, _explain(error))))
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # a body that is not even JSON
-            return as_response(error_reply(RefusedError(400, "DLI.0001", str(error.detail)), ""))
-        return as_response(error_reply(no_such_api(), ""))
+            return as_response(error_reply(RefusedError(400, "DLI.0001", str(error.detail))))
+        return as_response(error_reply(no_such_api()))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        return as_response(error_reply(RefusedError(500, "DLI.0999", "Server-side errors occur."), ""))
+        return as_response(error_reply(RefusedError(500, "DLI.0999", "Server-side errors occur.")))
 
 
-def _in_words(error: RequestValidationError) -> str:
+def _explain(error: RequestValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
     return f"The parameter {where or 'body'} is not valid: {first['msg'].removeprefix('Value error, ')}"

@@ -1,4 +1,4 @@
-"""Bad days on demand: rules that say which calls go wrong, and how each fault looks on the wire."""
+"""Faults on demand: rules that say which calls go wrong, and how each fault looks on the wire."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ class Exchange(Protocol):
     """A request that waits for its answer, and the connection that it came on."""
 
     async def work(self) -> Reply:
-        """Let the service do what the request asks for."""
+        """Let the service answer the request."""
 
     async def send(self, reply: Reply) -> None:
-        """Answer as HTTP wants it."""
+        """Answer with well-formed HTTP."""
 
     async def write(self, raw: bytes) -> bool:
-        """Put bytes on the connection as they are. False once the client has gone."""
+        """Write bytes to the connection as they are.
+
+        :returns: False once the client has gone.
+        """
 
     async def hang_up(self, abruptly: bool = True) -> None:
         """Close the connection."""

@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from airflow_provider_dli.local.dli.account.signature import AccessKeys, Request
 from airflow_provider_dli.local.dli.account.tokens import Tokens
@@ -22,7 +22,7 @@ from airflow_provider_dli.local.dli.faults import Faults, play_fault
 from airflow_provider_dli.local.dli.limits import check_head, read_body
 from airflow_provider_dli.local.dli.replies import RefusedError, Reply, error_reply, is_iam, no_such_api
 from airflow_provider_dli.local.dli.request_log import RequestLog
-from airflow_provider_dli.local.dli.routes import UNKNOWN, find
+from airflow_provider_dli.local.dli.routes import Route, find
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +77,13 @@ class Gateway:
             check_head(scope)
             body = await read_body(receive)
         except RefusedError as refusal:
-            await _send(send, error_reply(refusal, scope["path"]))
+            await _send(send, error_reply(refusal))
         else:
             await self.service(scope, _replay(body), send)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        call, names = find(scope["method"], scope["path"])
+        route, names = find(scope["method"], scope["path"])
+        call = route.name if route else "unknown"
         line = self.log.open(
             method=scope["method"],
             path=scope["path"],
@@ -91,7 +92,7 @@ class Gateway:
             connection="{}:{}".format(*scope["client"]),
             job_id=names.get("job_id"),
         )
-        exchange = HttpExchange(self, scope, receive, send, call, names.get("project_id"), line)
+        exchange = HttpExchange(self, scope, receive, send, route, names.get("project_id"), line)
         rule = self.faults.take(call, await exchange.text() if self.faults.read_requests(call) else "")
         line.fault = rule.fault if rule else None
         if rule is None:
@@ -109,14 +110,15 @@ class HttpExchange:
         scope: Any,
         receive: Any,
         send: Any,
-        call: str,
+        route: Route | None,
         project_id: str | None,
         line: LocalRequest,
     ) -> None:
         self._gateway, self._scope, self._receive, self._send = gateway, scope, receive, send
-        self._call, self._project_id, self._line = call, project_id, line
+        self._route, self._project_id, self._line = route, project_id, line
+        self._of_iam = route is not None and is_iam(route.path)
         self._headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        # Asked for now: once the client has gone nobody knows its connection any more.
+        # Looked up now: once the client has gone, its connection is no longer known.
         self._transport = gateway.transport_of(tuple(scope["client"]))
         self._reply: Reply | None = None
         self._body: bytes | RefusedError | None = None
@@ -133,8 +135,9 @@ class HttpExchange:
             try:
                 self._reply = await self._pass_on(await self._admit())
             except RefusedError as refusal:
-                self._reply = error_reply(refusal, self._scope["path"])
-            self._line.job_id = self._line.job_id or _job_id(self._reply, self._call)
+                self._reply = error_reply(refusal, self._of_iam)
+            if self._route and self._route.new_job and self._reply.status == 200:
+                self._line.job_id = json.loads(self._reply.body).get(self._route.new_job)
         return self._reply
 
     async def send(self, reply: Reply) -> None:
@@ -144,7 +147,7 @@ class HttpExchange:
     async def write(self, raw: bytes) -> bool:
         transport = self._transport
         transport.write(raw)
-        # The transport tells only its protocol when it has room again, and that is uvicorn's.
+        # Only the protocol, which is uvicorn's, is told when the transport has room again.
         while transport.get_write_buffer_size() > 1 << 20 and not transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return not transport.is_closing()
@@ -175,14 +178,13 @@ class HttpExchange:
         """
         check_head(self._scope)
         body = await self._read_body()
-        if self._call == UNKNOWN:
+        if self._route is None:
             raise no_such_api()
-        if self._call != "token":
+        if self._route.needs_credentials:
             self._authenticate(body)
         if self._scope["method"] == "POST" and not _is_json(self._headers.get("content-type", "")):
-            # The contract knows 415 for submit only.
-            status = 415 if self._call == "submit" else 400
-            raise RefusedError(status, "DLI.0001", "unsupported media Type: Content-Type must be application/json")
+            text = "unsupported media Type: Content-Type must be application/json"
+            raise RefusedError(self._route.wrong_content_type, "DLI.0001", text)
         return body
 
     async def _read_body(self) -> bytes:
@@ -210,7 +212,7 @@ class HttpExchange:
             text = "X-Auth-Token is not defined in request. It is mandatory. Please define and send the request."
             raise RefusedError(401, "DLI.0013", text)
         wanted = {self._project_id, self._headers.get("x-project-id") or None} - {None}
-        if not is_iam(self._scope["path"]) and wanted != {allowed}:
+        if not self._of_iam and wanted != {allowed}:
             raise RefusedError(403, "APIG.0310", "The project is not the one that the credentials are for.")
 
     def _as_signed(self, body: bytes) -> Request:
@@ -234,16 +236,9 @@ class HttpExchange:
 
         try:
             await self._gateway.service(self._scope, _replay(body), collect)
-        except Exception:  # the edge of a call: whatever breaks breaks this call only, and its 500 is in the reply
+        except Exception:  # the edge of a call: the reply is a 500, and the server lives on
             log.exception("%s %s", self._scope["method"], self._scope["path"])
         return reply
-
-
-def _job_id(reply: Reply, call: str) -> str | None:
-    """Id of the job that this answer is the first to name."""
-    if call not in ("submit", "export") or reply.status != 200:
-        return None
-    return cast(str | None, json.loads(reply.body).get("job_id"))
 
 
 def _is_json(content_type: str) -> bool:
@@ -251,7 +246,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def _replay(body: bytes) -> Receive:
-    """A body that was read already, for whoever reads it next."""
+    """Deliver a body once more that was read already."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}

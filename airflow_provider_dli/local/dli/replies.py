@@ -1,4 +1,4 @@
-"""An HTTP answer before it is sent, and the error bodies of DLI, its gateway and IAM."""
+"""HTTP answers before they are sent, and the error bodies of DLI, its gateway and IAM."""
 
 from __future__ import annotations
 
@@ -53,12 +53,9 @@ class Reply:
         return ("\r\n".join([*lines, "", ""])).encode("latin-1") + self.body
 
 
-def error_reply(refusal: RefusedError, path: str) -> Reply:
-    """The error body of IAM, DLI or its gateway.
-
-    :param path: Path of the request, which tells IAM's calls from DLI's.
-    """
-    if is_iam(path) and refusal.status != 400:
+def error_reply(refusal: RefusedError, of_iam: bool = False) -> Reply:
+    """The error body of DLI or its gateway, or of IAM."""
+    if of_iam and refusal.status != 400:
         text = {"code": refusal.status, "message": refusal.message, "title": phrase_of(refusal.status)}
         content: dict[str, Any] = {"error": text}
     else:
@@ -69,7 +66,7 @@ def error_reply(refusal: RefusedError, path: str) -> Reply:
 
 
 def is_iam(path: str) -> bool:
-    """Whether a path belongs to IAM, which says errors in its own way."""
+    """Whether a path belongs to IAM, whose error bodies differ from DLI's."""
     return path.startswith("/v3/")
 
 
@@ -78,7 +75,7 @@ def no_such_api() -> RefusedError:
 
 
 def phrase_of(status: int) -> str:
-    """HTTP's words for a status, empty where it has none."""
+    """HTTP's reason phrase for a status; empty if it has none."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

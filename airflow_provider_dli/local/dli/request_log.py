@@ -28,5 +28,5 @@ class RequestLog:
         return [asdict(line) for line in self._lines if line.seq > seq]
 
     def clear(self) -> None:
-        """Forget the lines; the numbers go on."""
+        """Forget the lines; the numbering continues."""
         self._lines.clear()

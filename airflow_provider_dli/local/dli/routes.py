@@ -14,7 +14,6 @@ from starlette.routing import compile_path
 from airflow_provider_dli.local.dli.chapters import iam, queues, sql_job_list, sql_jobs, sql_results
 from airflow_provider_dli.local.dli.service import Service
 
-UNKNOWN = "unknown"
 PROJECT = "/v1.0/{project_id}"
 JOB = PROJECT + "/jobs/{job_id}"
 
@@ -23,14 +22,20 @@ JOB = PROJECT + "/jobs/{job_id}"
 class Route:
     """A call.
 
-    :param name: In the request log and in the rules of faults.
-    :param answer: Coroutine function; its parameters but the first are read out of the request.
+    :param name: Its name in the request log and in the rules of faults.
+    :param answer: Coroutine function; its parameters after the first are read from the request.
+    :param needs_credentials: False for the call that gives them out.
+    :param new_job: Field of the answer with the id of the job that the call starts.
+    :param wrong_content_type: HTTP status for a body that is not JSON.
     """
 
     name: str
     method: str
     path: str
     answer: Callable[Concatenate[Service, ...], Awaitable[Response]]
+    needs_credentials: bool = True
+    new_job: str | None = None
+    wrong_content_type: int = 400
 
     @cached_property
     def pattern(self) -> Pattern[str]:
@@ -39,7 +44,7 @@ class Route:
 
 ROUTES = [
     Route("status", "GET", JOB + "/status", sql_jobs.status),
-    Route("submit", "POST", PROJECT + "/jobs/submit-job", sql_jobs.submit),
+    Route("submit", "POST", PROJECT + "/jobs/submit-job", sql_jobs.submit, new_job="job_id", wrong_content_type=415),
     Route("cancel", "DELETE", JOB, sql_jobs.cancel),
     Route("list", "GET", PROJECT + "/jobs", sql_job_list.jobs),
     Route("progress", "GET", "/v1/{project_id}/jobs/{job_id}/progress", sql_jobs.progress),
@@ -49,14 +54,14 @@ ROUTES = [
     Route("check", "POST", PROJECT + "/jobs/check-sql", sql_jobs.check),
     Route("queues", "GET", PROJECT + "/queues", queues.queues),
     Route("queue", "GET", PROJECT + "/queues/{queue_name}", queues.queue),
-    Route("token", "POST", "/v3/auth/tokens", iam.token),
+    Route("token", "POST", "/v3/auth/tokens", iam.token, needs_credentials=False),
     Route("projects", "GET", "/v3/projects", iam.projects),
 ]
 
 
-def find(method: str, path: str) -> tuple[str, dict[str, str]]:
-    """Name of the call, ``unknown`` if there is none, and what its path says."""
+def find(method: str, path: str) -> tuple[Route | None, dict[str, str]]:
+    """The route of a request, and the parameters in its path."""
     for route in ROUTES:
         if route.method == method and (match := route.pattern.fullmatch(path)):
-            return route.name, match.groupdict()
-    return UNKNOWN, {}
+            return route, match.groupdict()
+    return None, {}

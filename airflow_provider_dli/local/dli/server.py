@@ -28,7 +28,7 @@ from airflow_provider_dli.local.dli.settings import Settings
 
 # Longer than most clients pause between two calls, so that they keep their connection.
 KEEP_ALIVE = 75
-# Room for a request that the gateway refuses in DLI's words; one that is larger still is not even read.
+# Room for a request that the gateway refuses with DLI's own error; a larger one is not even read.
 MAX_HEAD = 2 * (MAX_URI + MAX_HEADERS)
 
 
@@ -62,12 +62,12 @@ def serve(
 
 
 def _prepare_interpreter() -> None:
-    """What concerns the whole process."""
+    """Settings of the whole process."""
     # Requests are answered while threads translate long statements: these give way 10 times sooner than usual.
     sys.setswitchinterval(0.0005)
     # Room for statements that are nested 50 deep, which takes sqlglot over 20 calls a level.
     sys.setrecursionlimit(2000)
-    # A closed terminal is like any other end; but nohup has its way.
+    # A closed terminal ends the server in order; under nohup it does not end it.
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
@@ -179,18 +179,18 @@ class LocalServer(uvicorn.Server):
 
             def data_received(self, data: bytes) -> None:
                 super().data_received(data)
-                # A client may finish what it was sending before it reads that it was refused, but not go on forever.
+                # A client may finish what it was sending before it reads that it was refused, but not for ever.
                 answered = self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
                 self._unread = self._unread + len(data) if answered else 0
                 if self._unread > MAX_BODY:
                     self.transport.abort()
 
             def send_400_response(self, msg: str) -> None:
-                """A request that is no HTTP, or too large to be read. The connection is closed."""
+                """Answer a request that is not HTTP, or too large to be read, and close the connection."""
                 if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                     too_large = len(self.conn.trailing_data[0]) > MAX_HEAD
                     refusal = headers_too_large() if too_large else RefusedError(400, "APIG.0201", msg)
-                    reply = error_reply(refusal, "")
+                    reply = error_reply(refusal)
                     reply.headers.append(("connection", "close"))
                     self.transport.write(reply.to_bytes())
                 self.transport.close()

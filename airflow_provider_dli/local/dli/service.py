@@ -1,4 +1,4 @@
-"""One project of DLI: what all calls share, and everything that can be switched."""
+"""One project of DLI: what all calls share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Service:
     """Used on the event loop only.
 
-    :param settings: How the switches stand at the start and after a reset.
+    :param settings: Settings at the start and after a reset.
     :param obs: Folder behind ``obs://``, one sub-folder per bucket. Default: a temporary one.
     """
 

@@ -1,4 +1,4 @@
-"""The switches that change what a local DLI does while it runs."""
+"""Settings that change what a local DLI does while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Seconds = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Switches of a running local DLI, changed through ``POST /_local/settings``.
+    """Settings of a running local DLI, changed through ``POST /_local/settings``.
 
     Most of them choose one of two answers where the public sources about DLI disagree or are silent.
     """

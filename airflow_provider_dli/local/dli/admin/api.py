@@ -1,4 +1,4 @@
-"""The admin API under ``/_local``: look at the jobs and requests, script jobs, order faults, turn switches.
+"""The admin API under ``/_local``: look at the jobs and requests, script jobs, order faults, change settings.
 
 It needs no credentials. The gateway lets only callers on this machine in.
 """
@@ -35,7 +35,7 @@ def _json_only(rows: list[list[Any]]) -> list[list[Any]]:
 
 
 class Will(BaseModel):
-    """Body of ``POST /_local/will``: what becomes of the next matching jobs instead of running their SQL."""
+    """Body of ``POST /_local/will``: what happens to the next matching jobs instead of running their SQL."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -93,18 +93,18 @@ def add_routes(app: FastAPI, service: Service, restart: Restart) -> None:
 
     @app.delete("/_local/faults")
     async def clear_faults() -> Response:
-        """Good weather again."""
+        """Remove all rules."""
         service.faults.clear()
         return as_json([])
 
     @app.get("/_local/settings")
     async def settings() -> Response:
-        """The switches as they stand, see :class:`airflow_provider_dli.local.dli.settings.Settings`."""
+        """The present settings, see :class:`airflow_provider_dli.local.dli.settings.Settings`."""
         return as_json(service.settings.model_dump())
 
     @app.post("/_local/settings")
     async def change_settings(body: Annotated[dict[str, Any], Body()]) -> Response:
-        """Turn the switches that are named in the body; the others stay."""
+        """Change the settings named in the body; the others stay."""
         try:
             service.change_settings(Settings(**{**service.settings.model_dump(), **body}))
         except ValidationError as error:

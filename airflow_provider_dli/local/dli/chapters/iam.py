@@ -55,13 +55,7 @@ async def projects(
     per_page: Annotated[int | None, Query(ge=1, le=5000)] = None,
 ) -> Response:
     """Projects that have all the wanted properties."""
-    wanted = {
-        "name": name,
-        "domain_id": domain_id,
-        "parent_id": parent_id,
-        "enabled": enabled,
-        "is_domain": is_domain,
-    }
+    wanted = {"name": name, "domain_id": domain_id, "parent_id": parent_id, "enabled": enabled, "is_domain": is_domain}
     given = {key: value for key, value in wanted.items() if value is not None}
     url = f"{_base_url(request)}/v3/projects"
     domain, project_id = _domain(service), service.identity.project_id

@@ -13,20 +13,8 @@ from airflow_provider_dli.local.dli.replies import RefusedError
 from airflow_provider_dli.local.dli.responses import success
 from airflow_provider_dli.local.dli.service import Service
 
-JobType = Literal[
-    "DDL",
-    "DCL",
-    "IMPORT",
-    "EXPORT",
-    "QUERY",
-    "INSERT",
-    "DATA_MIGRATION",
-    "UPDATE",
-    "DELETE",
-    "RESTART_QUEUE",
-    "SCALE_QUEUE",
-    "ALL",
-]
+SqlType = Literal["DDL", "DCL", "QUERY", "INSERT", "UPDATE", "DELETE"]
+JobType = Literal[SqlType, "IMPORT", "EXPORT", "DATA_MIGRATION", "RESTART_QUEUE", "SCALE_QUEUE", "ALL"]
 JobStatus = Literal["LAUNCHING", "RUNNING", "SCALING", "FINISHED", "FAILED", "CANCELLED"]
 Order = Literal["duration_desc", "duration_asc", "start_time_desc", "start_time_asc"]
 Millis = Annotated[int | None, Query(ge=0, lt=2**63)]

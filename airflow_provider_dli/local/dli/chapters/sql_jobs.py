@@ -70,8 +70,8 @@ async def submit(service: Service, body: SubmitBody) -> Response:
 async def check(service: Service, body: CheckBody) -> Response:
     """Tell the job type of a statement that would run.
 
-    :raises RefusedError: when it would not run, or
-    :raises SoftFailureError: instead, depending on the settings.
+    :raises RefusedError: when it would not run.
+    :raises SoftFailureError: instead of that, if the settings say so.
     """
     try:
         statement = await _parse(body.sql)
@@ -104,8 +104,8 @@ async def detail(service: Service, job_id: str) -> Response:
 async def cancel(service: Service, job_id: str) -> Response:
     """Ask the job to stop. It is CANCELLED once it has really stopped.
 
-    :raises RefusedError: when the job has ended, or
-    :raises SoftFailureError: instead, depending on the settings.
+    :raises RefusedError: when the job has ended.
+    :raises SoftFailureError: instead of that, if the settings say so.
     """
     job = find(service, job_id)
     job.cancel_requests.append(time.time())

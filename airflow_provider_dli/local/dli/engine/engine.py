@@ -22,7 +22,7 @@ class Engine:
     def __init__(self, results: Path, obs: Obs, memory_limit: str = "1GB") -> None:
         self._results, self.obs = results, obs
         self.external = ExternalTables()
-        #: DuckDB has met a fault of its own. It refuses all work from then on, and a new one is needed.
+        #: After an internal error, DuckDB refuses all work, and a new engine is needed.
         self.is_broken = False
         self._connection = duckdb.connect(":memory:")
         self._configure(memory_limit)

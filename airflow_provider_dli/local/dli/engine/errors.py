@@ -1,4 +1,4 @@
-"""How a job ends that DuckDB or sqlglot could not run."""
+"""Errors of DuckDB and sqlglot, as the messages of failed jobs."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else _in_words(value)
+        return value if math.isfinite(value) else _spark_text(value)
     if isinstance(value, datetime):
         return value.replace(tzinfo=None).isoformat(sep=" ")
     if isinstance(value, date | time):
@@ -64,7 +64,7 @@ def valid_json(line: bytes) -> bytes:
     return NOT_JSON.sub(lambda found: b'"%b"' % found[1] if found[1] else found[0], line)
 
 
-def _in_words(value: float) -> str:
+def _spark_text(value: float) -> str:
     """Spark's text for a number that is not finite."""
     if math.isnan(value):
         return "NaN"

@@ -54,7 +54,7 @@ class Runner:
             job.enter(Stage.CANCELLED, job.message)
         except JobFailedError as failure:
             job.enter(Stage.FAILED, str(failure))
-        except Exception as bug:  # the edge of a job: whatever breaks breaks this job only
+        except Exception as bug:  # the edge of a job: a bug fails this job only
             log.exception("job %s", job.job_id)
             job.enter(Stage.FAILED, f"DLI.0999: {type(bug).__name__}: {bug}")
         else:

@@ -1,4 +1,4 @@
-"""Scripts: what becomes of jobs that are played instead of run."""
+"""Scripts: what happens to jobs instead of being run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CANCELLED_BY_USER = "The job has been cancelled by a user."
 
 @dataclass
 class Script:
-    """What becomes of the next ``times`` jobs whose statement contains ``matching``.
+    """What happens to the next ``times`` jobs whose statement contains ``matching``.
 
     :param run_for: Seconds in RUNNING.
     :param then: End state.

@@ -1,4 +1,4 @@
-"""Work in threads: it neither blocks the event loop nor keeps the process alive."""
+"""Work in threads that neither blocks the event loop nor keeps the process alive."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
             if not future.done():
                 setter(value)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any longer
             loop.call_soon_threadsafe(settle)
 
     def run() -> None:
