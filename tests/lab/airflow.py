@@ -1,4 +1,4 @@
-"""The Airflow of the tests: of any line, with any database and executor, and with components that can be ended."""
+"""The Airflow of the tests: of any line, with any database and executor, and components that can be killed."""
 
 from __future__ import annotations
 

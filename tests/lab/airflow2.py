@@ -1,4 +1,4 @@
-"""What differs in Airflow 2 for whoever starts one and clicks in it."""
+"""Airflow 2: how its settings, users, REST API and UI differ from those of Airflow 3."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def create_user(airflow: AirflowLauncher) -> None:
 
 
 class Airflow2Client(ClickingClient):
-    """The same for `/api/v1`."""
+    """Client of `/api/v1`."""
 
     _api, _health, _server = "api/v1", "health", "webserver"
 
@@ -75,12 +75,12 @@ class Airflow2Client(ClickingClient):
         run = {"dag_id": dag_id, "execution_date": self.dag_run(dag_id, run_id)["execution_date"], "confirmed": "true"}
         for task in task_ids:
             task_id, *map_indexes = (task,) if isinstance(task, str) else task
-            # The API's `clearTaskInstances` does not save the state of a task that is running, so that it may go on.
+            # The API's `clearTaskInstances` does not save the state of a running task, which may then run on.
             self._click("clear", {**run, "task_id": task_id, "map_index": map_indexes})
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         path = f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}?map_index={map_index}"
-        # The text of a list of pairs: host and text.
+        # The repr of a list of pairs of host and text.
         pairs = literal_eval(self._request("GET", f"{path}&full_content=true")["content"])
         return "\n".join(text for _, text in pairs)
 

@@ -1,4 +1,4 @@
-"""The calls that Airflow's UI makes when a user clicks, and those that tests look with."""
+"""Airflow's REST API: the calls that its UI makes when a user clicks, and what tests look at."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ClickingClient(AirflowClient):
         return self._request("GET", path, accept=(404,)).get("value")
 
     def set_connection(self, connection: Mapping[str, object]) -> None:
-        """Save a connection of the form, a new one or a changed one."""
+        """Save a connection, a new one or a changed one, as the form does."""
         body = dict(connection)
         if "detail" in self._request("POST", "connections", body, accept=(409,)):
             self._request("PATCH", f"connections/{body['connection_id']}", body)

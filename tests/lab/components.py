@@ -1,4 +1,4 @@
-"""Components of Airflow that tests stop, kill, freeze and start again, and those that the demo does without."""
+"""Components of Airflow that tests stop, kill, freeze and start again."""
 
 from __future__ import annotations
 

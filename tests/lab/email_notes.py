@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def note(to, subject, html_content, **_):
-    """Write it down beside the callbacks."""
+    """Append a line to the file of the callbacks."""
     run_id = re.search(r"/runs/([^/]+)/", html_content)[1]
     with (Path(os.environ["AIRFLOW_HOME"]) / "callbacks.txt").open("a") as notes:
         notes.write(f"{run_id} email\n")

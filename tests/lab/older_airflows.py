@@ -13,11 +13,10 @@ PROJECT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class OlderAirflow:
-    """
-    A release of an older line.
+    """A release of an older line.
 
-    :param until: No library in its environment is newer than this day: with today's, not all of them start.
-    :param more: What it needs besides: for PostgreSQL, and Airflow 2 to have users.
+    :param until: No library in its environment is newer than this day: with today's, not all releases start.
+    :param more: Further packages: drivers of PostgreSQL, and users for Airflow 2.
     """
 
     version: str
@@ -38,7 +37,10 @@ NEWEST = OlderAirflow(version("apache-airflow"), "2026-11-21")
 
 
 def install(line: str, folder: Path) -> str:
-    """Return the interpreter of an environment in this folder; an Airflow that is there already is not installed again."""
+    """Make an environment in this folder, unless it is there already.
+
+    :returns: Its interpreter.
+    """
     airflow = NEWEST if line == NEWEST_LINE else OLDER_AIRFLOWS[line]
     environment = folder / f"airflow-{airflow.version}"
     python, complete = str(environment / "bin" / "python"), environment / "complete"

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, for the Airflows that refuse SQLite."""
+"""A PostgreSQL server for one test, for Airflows that refuse SQLite."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ USER = "postgres"
 
 
 class Postgres:
-    """
-    A new, empty cluster in a temporary folder, reached by a socket in it.
+    """A new, empty cluster in a temporary folder, reached through a socket in it.
 
     Use it as a context manager. However its owner ends, its guardian ends it and removes the folder.
     """
@@ -33,14 +32,14 @@ class Postgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # It disconnects who is still there; after a SIGTERM it would wait for them.
+        # SIGINT disconnects clients; after a SIGTERM the server would wait for them.
         self._server.send_signal(signal.SIGINT)
         self._wait(self._server, timeout=20)
         self._guardian.close()
 
     @property
     def url(self) -> str:
-        """Of its database, as SQLAlchemy writes it."""
+        """URL of its database for SQLAlchemy."""
         return f"postgresql+psycopg2://{USER}@/postgres?host={self._guardian.home}"
 
     def _start(self) -> None:
@@ -50,7 +49,7 @@ class Postgres:
         data = str(home / "data")
         creation = self._run("initdb", f"--pgdata={data}", f"--username={USER}", "--encoding=UTF8", "--no-locale", "-N")
         self._wait(creation, timeout=60)
-        # Nothing of it shall outlive the machine.
+        # Its data need not survive a crash.
         settings = ("listen_addresses=", f"unix_socket_directories={home}", "fsync=off", "max_connections=200")
         self._server = self._run("postgres", "-D", data, *(f"--{setting}" for setting in settings))
         ready = ("--host", str(home), "--username", USER, "--quiet")
@@ -80,6 +79,6 @@ class Postgres:
 
 
 def path(program: str) -> str | None:
-    """Where this program of PostgreSQL is, if it is installed; Debian keeps most of them out of the PATH."""
+    """Path of a program of PostgreSQL, None if it is not installed. Debian keeps most of them out of the PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
     return shutil.which(program) or next((str(folder / program) for folder in reversed(folders)), None)

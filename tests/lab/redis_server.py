@@ -1,4 +1,4 @@
-"""A Redis of one's own, the broker of Celery."""
+"""A Redis server for one test, the broker of Celery."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from airflow_provider_dli.local.airflow.ports import hold_port
 
 
 class Redis:
-    """
-    A new, empty server at a port of the loopback interface, with its data in a temporary folder.
+    """A new, empty server on a port of the loopback interface, with its data in a temporary folder.
 
     Use it as a context manager. However its owner ends, its guardian ends it and removes the folder.
     """
@@ -37,7 +36,7 @@ class Redis:
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self) -> None:
-        """Start it, with what it had in its queues when it was stopped."""
+        """Start it, with the queues that it had when it was stopped."""
         program = shutil.which("redis-server")
         assert program, "there is no redis-server: install Redis"
         log, home = self._guardian.home / "redis.log", str(self._guardian.home)

@@ -1,4 +1,4 @@
-"""A small process that starts others and sees to it that none of them outlives their owner.
+"""A small process that starts others and makes sure that none of them outlives their owner.
 
 Airflow's processes cannot be ended by one signal: task supervisors and tasks open sessions and process groups
 of their own, rename themselves, and are orphaned when a parent is killed. And an owner that is killed with

@@ -63,7 +63,7 @@ def serve(
 
 def _prepare_interpreter() -> None:
     """Settings of the whole process."""
-    # Requests are answered while threads translate long statements: these give way 10 times sooner than usual.
+    # Threads that translate long statements give way to requests 10 times sooner than by default.
     sys.setswitchinterval(0.0005)
     # Room for statements that are nested 50 deep, which takes sqlglot over 20 calls a level.
     sys.setrecursionlimit(2000)
@@ -78,7 +78,7 @@ def _refuse(reason: str) -> int:
 
 
 class LocalServer(uvicorn.Server):
-    """A uvicorn server that says where it listens, and knows its connections."""
+    """A uvicorn server that prints its address and knows its connections."""
 
     def __init__(self, service: Service, listener: socket.socket) -> None:
         self._service, self._listener = service, listener
@@ -87,10 +87,10 @@ class LocalServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._application(),
-                # One that bounds what it keeps of a request. uvicorn would take httptools where that is installed.
+                # It limits what it buffers of a request. By default, uvicorn takes httptools where that is installed.
                 http=self._protocol(),
                 h11_max_incomplete_event_size=MAX_HEAD,
-                # The address of a caller is the one of its connection, whatever it says.
+                # A caller's address is that of its connection, whatever its headers say.
                 proxy_headers=False,
                 ws="none",
                 lifespan="on",
@@ -164,7 +164,7 @@ class LocalServer(uvicorn.Server):
         connections = self._connections
 
         class KnownConnection(H11Protocol):
-            """Remembers the transport, which a fault needs to break the connection, and bounds what comes in."""
+            """Keeps the transport, which a fault needs to break the connection, and limits what comes in."""
 
             _unread = 0
 

@@ -1,4 +1,4 @@
-"""The server's temporary folder, which does not stay behind for long even after a SIGKILL."""
+"""The server's temporary folder, removed even after a SIGKILL: by the next server that starts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ PREFIX = "dli-local-serve-"
 class TemporaryFolder:
     """A new folder, removed by :meth:`remove`; after a SIGKILL, by the next server that starts.
 
-    Whoever lives holds a lock on its folder, which the system lets go of however its holder ends. A process id in
-    the name would not do: ids are used again.
+    A living server holds a lock on its folder, which the system releases however the server ends. A process id in the
+    name would not do: ids are reused.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class TemporaryFolder:
 
 def _remove_abandoned() -> None:
     for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
-        # One that is held, or gone meanwhile, or another user's, stays as it is.
+        # Skip one that is locked, already gone, or another user's.
         with contextlib.suppress(OSError):
             lock = _lock(folder)
             if lock is not None:

@@ -47,7 +47,7 @@ class AccessKeys:
 
     def check(self, request: Request) -> None:
         """
-        :raises RefusedError: 401 with the reason, in the gateway's words where they are known.
+        :raises RefusedError: 401 with the reason, in the gateway's wording where it is known.
         """
         given = AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
         if not given:

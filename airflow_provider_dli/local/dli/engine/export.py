@@ -27,7 +27,7 @@ CHUNK = 1 << 20
 
 
 class Compressor(Protocol):
-    """Takes the content piece by piece."""
+    """Compresses piece by piece."""
 
     def compress(self, data: bytes, /) -> bytes: ...
     def flush(self) -> bytes: ...
@@ -141,7 +141,7 @@ class Export:
         (folder / "_SUCCESS").touch()
 
     def _put(self, folder: Path, target: Path) -> None:
-        """Into place at once, so that nobody sees half an export."""
+        """Move into place at once, so that nobody sees half an export."""
         if target.is_dir():
             shutil.rmtree(target)
         elif target.exists():

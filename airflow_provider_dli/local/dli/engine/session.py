@@ -24,7 +24,7 @@ from airflow_provider_dli.local.dli.jobs.job import JobFailedError, StoppedError
 from airflow_provider_dli.local.dli.jobs.sql_job import Column, Result
 
 PREVIEW_ROWS = 1000
-# Beyond 127, DuckDB breaks down as a whole.
+# Beyond 127, DuckDB fails with an internal error.
 MAX_NESTING = 100
 DATABASES = ("DATABASE", "SCHEMA")
 # What DuckDB keeps for itself beside the schemas that stand for databases here; and the name of its whole
@@ -147,11 +147,11 @@ class Session:
         return Result(count=count)
 
     def _insert_sql(self, tree: exp.Insert) -> str:
-        """Only what is read is looked up among the external tables, not the target."""
+        """Replace external tables in the source, not the target."""
         head = tree.copy()
         self._qualify(head.this.find(exp.Table))
         source = head.expression.pop()
-        # The names that WITH gives are known to what is read only.
+        # Names from WITH are visible to the source only.
         if (given := head.args.get("with_")) is not None:
             inner = source.args.get("with_")
             source.set("with_", exp.With(expressions=[*given.expressions, *(inner.expressions if inner else [])]))
@@ -328,7 +328,7 @@ class Session:
         return _not_the_engines((table.db or self._database).lower()), table.name.lower()
 
     def _qualify(self, table: exp.Table) -> None:
-        """Leave DuckDB no choice where to look: besides the current database it has tables and catalogs of its own."""
+        """Name database and catalog: DuckDB would also look among tables and catalogs of its own."""
         database, _ = self._key(table)
         table.set("db", exp.to_identifier(database, quoted=True))
         table.set("catalog", exp.to_identifier("memory", quoted=True))
