@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import Query, Response
@@ -40,28 +41,24 @@ async def jobs(
     table_name: str | None = None,
     tags: str | None = None,
 ) -> Response:
-    types = _job_types(job_type, job_types)
-    wanted_tags = tags.split(",") if tags else []
-    submitted_before = time.time() - service.settings.list_lag
-
-    def matches(job: SqlJob) -> bool:
-        return (
-            job.submitted_at <= submitted_before
-            and (types is None or job.job_type in types)
-            and (status is None or job.status == status)
-            and (job_id is None or job.job_id == job_id)
-            and (queue_name is None or job.queue_name == queue_name.lower())
-            # Both ends count as inside: paging by the oldest start time then loses nothing.
-            and (start is None or job.start_ms >= start)
-            and (end is None or job.start_ms <= end)
-            and (sql_pattern is None or sql_pattern.lower() in job.statement.lower())
-            and (owner is None or job.owner == owner)
-            and (db_name is None or job.database.lower() == db_name.lower())
-            and (table_name is None or job.table.lower() == table_name.lower())
-            and all(any(_looks_like(tag, wanted) for tag in job.tags) for wanted in wanted_tags)
-        )
-
-    found = [job for job in service.jobs if isinstance(job, SqlJob) and matches(job)]
+    lag = service.settings.list_lag
+    conditions: list[tuple[Any, Callable[[SqlJob, Any], bool]]] = [
+        (_job_types(job_type, job_types), lambda job, types: job.job_type in types),
+        (status, lambda job, wanted: job.status == wanted),
+        (job_id, lambda job, wanted: job.job_id == wanted),
+        (queue_name, lambda job, wanted: job.queue_name == wanted.lower()),
+        # Both ends count as inside: paging by the oldest start time then loses nothing.
+        (start, lambda job, first: job.start_ms >= first),
+        (end, lambda job, last: job.start_ms <= last),
+        (sql_pattern, lambda job, piece: piece.lower() in job.statement.lower()),
+        (owner, lambda job, wanted: job.owner == wanted),
+        (db_name, lambda job, wanted: job.database.lower() == wanted.lower()),
+        (table_name, lambda job, wanted: job.table.lower() == wanted.lower()),
+        (time.time() - lag if lag else None, lambda job, moment: job.submitted_at <= moment),
+        (tags or None, lambda job, wanted: all(_has_tag(job, tag) for tag in wanted.split(","))),
+    ]
+    given = [(value, test) for value, test in conditions if value is not None]
+    found = [job for job in service.jobs if isinstance(job, SqlJob) and all(test(job, value) for value, test in given)]
     if engine_type_as_before == "hetuEngine":
         found = []
     # Jobs are kept in the order of their submission.
@@ -94,9 +91,9 @@ def _job_types(one: str | None, several: str | None) -> frozenset[str] | None:
     return frozenset({one} if wanted is None or one in wanted else ())
 
 
-def _looks_like(tag: dict[str, str], wanted: str) -> bool:
+def _has_tag(job: SqlJob, wanted: str) -> bool:
     """DLI's tag filter is fuzzy: here, pieces of the key and of the value are enough."""
     key, equals, value = wanted.partition("=")
     if not equals:
-        return wanted in f"{tag['key']}={tag['value']}"
-    return key in tag["key"] and value in tag["value"]
+        return any(wanted in f"{tag['key']}={tag['value']}" for tag in job.tags)
+    return any(key in tag["key"] and value in tag["value"] for tag in job.tags)
