@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 from cryptography.fernet import Fernet
+from lab.airflow import QUICK, LocalAirflow
 
-from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
 from airflow_provider_dli.local.demo import example_dags
 from airflow_provider_dli.local.handle import LocalDli
 
@@ -42,11 +42,11 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
     # With a key, as no password that is typed into a form may be found in the database.
     key = Fernet.generate_key().decode()
     settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key, "dli.deployment": "tests"}
-    settings["email.email_backend"] = "email_notes.note"
+    settings["email.email_backend"] = "lab.email_notes.note"
     # A dozen cases of the kill matrix side by side, and one to spare: each worker is a process.
     settings["core.parallelism"] = 16
     env = {**dli.connection_env(), **canaries(dli), "ON_CALL": "on-call@example.org"}
-    env["PYTHONPATH"] = str(Path(__file__).parent / "airflow")
+    env["PYTHONPATH"] = str(Path(__file__).parent)
     with LocalAirflow(dags, env=env, settings=settings, task_api_apart=True) as airflow:
         yield airflow
 

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from airflow_provider_dli.local.settings import DEFAULT_PORT, Identity, env_name
+from airflow_provider_dli.local.dli.account.identity import Identity, env_name
+
+DEFAULT_PORT = 18080
 
 IDENTITY_HELP = {
     "user": "IAM user",
@@ -25,7 +27,10 @@ IDENTITY_HELP = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script. :returns: The exit code."""
+    """Entry point of the console script.
+
+    :returns: The exit code.
+    """
     arguments = sys.argv[1:] if argv is None else list(argv)
     args = _parser(with_demo=arguments[:1] == ["demo"]).parse_args(arguments)
     if args.command == "demo":
@@ -36,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from airflow_provider_dli.local.process import serve
+    from airflow_provider_dli.local.dli.server import serve
 
     identity = Identity(**{field.name: getattr(args, field.name) for field in fields(Identity)})
     return serve(
@@ -93,7 +98,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 class _Defaults(argparse.HelpFormatter):
-    """Shows the defaults, but for those that the help text shows itself."""
+    """Shows the defaults, unless the help text shows them itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.help and action.default not in (None, [], False, argparse.SUPPRESS):

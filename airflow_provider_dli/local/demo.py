@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from airflow_provider_dli.local.airflow import LocalAirflow
-    from airflow_provider_dli.local.handle import LocalDli, LocalJob
+    from airflow_provider_dli.local.airflow.launcher import AirflowLauncher
+    from airflow_provider_dli.local.dli.admin.views import LocalJob
+    from airflow_provider_dli.local.handle import LocalDli
 
 DAG_ID, TASK_ID = "dli_sql", "count_pairs"
 
@@ -46,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. :returns: 0 if it went well, 1 if not, 2 if it cannot run here, 128 + n after signal n."""
+    """Run the demo.
+
+    :returns: 0 if it went well, 1 if not, 2 if it cannot run here, 128 + n after signal n.
+    """
     if obstacle := _obstacle(args):
         print(f"dli-local demo: {obstacle}", file=sys.stderr)
         return 2
@@ -71,7 +75,7 @@ class DemoError(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGHUP came. Not an Exception, so that nothing on the way takes it for a failure."""
+    """SIGINT, SIGTERM or SIGHUP came. Not an Exception, so that nothing on the way handles it as a failure."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -117,10 +121,10 @@ def _port_trouble(port: int) -> str | None:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Have every signal that ends a program unwind it, so that it returns only after everything is ended.
+    """Turn every signal that ends a program into an exception, so that it ends only after all it has started.
 
-    A second one, during the unwinding, makes it return at once; what is left then ends on its own within seconds,
-    as it does when this process is killed.
+    A second signal ends it at once; what is left then ends on its own within seconds, as it does when this process is
+    killed.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -136,14 +140,14 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
-    from airflow_provider_dli.local.airflow import LocalAirflow
+    from airflow_provider_dli.local.airflow.launcher import AirflowLauncher
     from airflow_provider_dli.local.handle import LocalDli
 
     with _Progress(console) as progress, contextlib.ExitStack() as stack:
         progress("Local DLI: starting")
         dli = stack.enter_context(LocalDli.start(args.dli_port or 0))
         progress(f"Local DLI: ready on {dli.url}")
-        airflow = LocalAirflow(example_dags(), env=dli.connection_env(), port=args.airflow_port, report=progress)
+        airflow = AirflowLauncher(example_dags(), env=dli.connection_env(), port=args.airflow_port, report=progress)
         stack.enter_context(airflow)
         progress(f"Airflow: ready on {airflow.url}")
         problem = _kill_a_run(airflow, dli, progress)
@@ -155,8 +159,11 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     return 1 if problem else 0
 
 
-def _kill_a_run(airflow: LocalAirflow, dli: LocalDli, progress: _Progress) -> str | None:
-    """The story of the demo. :returns: What went wrong, as a sentence; None if nothing did."""
+def _kill_a_run(airflow: AirflowLauncher, dli: LocalDli, progress: _Progress) -> str | None:
+    """The story of the demo.
+
+    :returns: What went wrong, as a sentence; None if nothing did.
+    """
     try:
         airflow.api.wait_for_dag(DAG_ID)
         progress(f"Triggering the DAG {DAG_ID}")
@@ -178,7 +185,7 @@ def _kill_a_run(airflow: LocalAirflow, dli: LocalDli, progress: _Progress) -> st
     return None
 
 
-def _wait_until_running(airflow: LocalAirflow, dli: LocalDli, run_id: str) -> None:
+def _wait_until_running(airflow: AirflowLauncher, dli: LocalDli, run_id: str) -> None:
     deadline = time.monotonic() + STEP_TIMEOUT
     while not any(job.status == "RUNNING" for job in dli.jobs()):
         state = airflow.api.task_instance(DAG_ID, run_id, TASK_ID)["state"]
@@ -199,7 +206,9 @@ def _wait_until_over(dli: LocalDli) -> LocalJob:
 
 
 def _check(job: LocalJob, dli: LocalDli, task_state: str) -> None:
-    """:raises DemoError: the promise was not kept."""
+    """
+    :raises DemoError: the promise was not kept.
+    """
     jobs = dli.jobs()
     if active := [job for job in jobs if job.is_active]:
         raise DemoError(f"{len(active)} job(s) still running in DLI {STEP_TIMEOUT:.0f} s after the kill.")
@@ -234,14 +243,14 @@ def _show_jobs(console: Console, dli: LocalDli) -> None:
     console.print(f"Jobs left running: {sum(job.is_active for job in dli.jobs())}")
 
 
-def _show_problem(console: Console, problem: str, airflow: LocalAirflow) -> None:
+def _show_problem(console: Console, problem: str, airflow: AirflowLauncher) -> None:
     airflow.keep_home()
     console.print(airflow.task_log_tails() or airflow.log_tails(), markup=False, soft_wrap=True)
     console.print(f"It went wrong. {problem}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"All logs stay in {airflow.home}", markup=False, soft_wrap=True)
 
 
-def _keep(console: Console, airflow: LocalAirflow, dli: LocalDli) -> None:
+def _keep(console: Console, airflow: AirflowLauncher, dli: LocalDli) -> None:
     from rich.panel import Panel
 
     lines = [

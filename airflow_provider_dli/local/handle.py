@@ -18,67 +18,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import requests
 
-from airflow_provider_dli.local.settings import Identity
+from airflow_provider_dli.local.dli.account.identity import Identity
+from airflow_provider_dli.local.dli.admin.views import LocalJob, LocalRequest
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class LocalJob:
-    """A job as it was at one moment. Moments are seconds since the epoch, None when not reached."""
-
-    job_id: str
-    status: str
-    message: str
-    statement: str
-    tags: Mapping[str, str]
-    conf: tuple[str, ...]
-    queue_name: str
-    database: str
-    owner: str
-    job_type: str
-    submitted_at: float
-    started_at: float | None
-    ended_at: float | None
-    cancel_requests: tuple[float, ...]
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the job has not ended, in whatever state it is."""
-        return self.ended_at is None
-
-
-@dataclass(frozen=True)
-class LocalRequest:
-    """A request to DLI or IAM that the server has seen.
-
-    :param at: Moment of arrival. :param answered_at: None while, or when, there is no whole answer; so is ``status``.
-    :param call: ``submit``, ``status``, ``cancel``, ``list``, ``progress``, ``preview``, ``detail``, ``export``,
-        ``check``, ``queues``, ``queue``, ``token``, ``projects`` or ``unknown``.
-    :param connection: ``ip:port`` of the client, the same for all requests of one connection.
-    :param job_id: Job in the path, or the one that the call has started.
-    :param fault: Kind of the fault that the call met.
-    """
-
-    seq: int
-    at: float
-    method: str
-    path: str
-    query: str
-    call: str
-    connection: str
-    job_id: str | None
-    status: int | None
-    answered_at: float | None
-    fault: str | None
 
 
 class LocalDli:
@@ -95,11 +46,11 @@ class LocalDli:
 
     @classmethod
     def start(cls, port: int = 0, *, startup_timeout: float = 30, **settings: Any) -> LocalDli:
-        """Start a server in a process of its own, which ends with this one however that ends.
+        """Start a server in a process of its own, which ends with this one, however this one ends.
 
         :param port: 0 picks a free one.
-        :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and switches of
-            :class:`airflow_provider_dli.local.settings.Settings`.
+        :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and fields of
+            :class:`airflow_provider_dli.local.dli.settings.Settings`.
         :raises ModuleNotFoundError: without the extra ``[local]``.
         """
         _check_installed()
@@ -147,10 +98,12 @@ class LocalDli:
 
     def jobs(self) -> list[LocalJob]:
         """All jobs, oldest first."""
-        return [_job(found) for found in self._admin("GET", "jobs")]
+        return [LocalJob(**found) for found in self._admin("GET", "jobs")]
 
     def job(self, job_id: str) -> LocalJob:
-        """:raises LookupError: when there is no such job."""
+        """
+        :raises LookupError: when there is no such job.
+        """
         for job in self.jobs():
             if job.job_id == job_id:
                 return job
@@ -169,28 +122,28 @@ class LocalDli:
         """Script the next matching jobs instead of running their SQL.
 
         :param script: ``matching``, ``times``, ``launching_for``, ``run_for``, ``then``, ``message``,
-            ``stuck_in``, ``cancel_takes``, ``rows``; see :class:`airflow_provider_dli.local.admin.Will`.
+            ``stuck_in``, ``cancel_takes``, ``rows``; see :class:`airflow_provider_dli.local.dli.admin.api.Will`.
         """
         self._admin("POST", "will", json=script)
 
     def fault(self, call: str, kind: str, times: int | None = 1, **details: Any) -> None:
         """Let calls go wrong.
 
-        :param call: Name as in :class:`LocalRequest`, or ``*`` for every call.
-        :param kind: One of :data:`airflow_provider_dli.local.faults.KINDS`.
+        :param call: Name of a call in :mod:`airflow_provider_dli.local.dli.routes`, or ``*`` for every call.
+        :param kind: One of :data:`airflow_provider_dli.local.dli.faults.KINDS`.
         :param times: Number of calls; None for all that follow.
-        :param details: Fields of :class:`airflow_provider_dli.local.faults.Fault`.
+        :param details: Fields of :class:`airflow_provider_dli.local.dli.faults.Fault`.
         """
         self._admin("POST", "faults", json={"call": call, "fault": kind, "times": times, **details})
 
     def clear_faults(self) -> None:
-        """Good weather again."""
+        """Remove all rules of faults."""
         self._admin("DELETE", "faults")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Turn the given switches and return all of them.
+        """Change the given settings and return all of them.
 
-        See :class:`airflow_provider_dli.local.settings.Settings`.
+        See :class:`airflow_provider_dli.local.dli.settings.Settings`.
         """
         if changes:
             return dict(self._admin("POST", "settings", json=changes))
@@ -199,7 +152,7 @@ class LocalDli:
     def restart(self, down_for: float = 0) -> None:
         """Restart DLI's API, and return once it is back: all connections are cut, and tokens are no longer valid.
 
-        Jobs run on, as in a cloud; also requests, faults, scripts and settings are kept.
+        Jobs run on, as in a cloud. Requests, faults, scripts and settings are kept.
 
         :param down_for: Seconds without an API, in which connections are refused; 600 at most.
         """
@@ -212,7 +165,7 @@ class LocalDli:
     def wait_until(self, predicate: Callable[[LocalDli], T], timeout: float = 10) -> T:
         """Wait for ``predicate(self)`` to be true and return it.
 
-        :raises TimeoutError: with the jobs and the last requests, for whoever reads the log.
+        :raises TimeoutError: with the jobs and the last requests.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -268,7 +221,7 @@ class LocalDli:
     def _admin(self, method: str, path: str, **options: Any) -> Any:
         # A session of its own each time: the handle may be used from several threads, and after a fork.
         with requests.Session() as session:
-            # The way to this machine is never through a proxy.
+            # This machine is never reached through a proxy.
             session.trust_env = False
             response = session.request(method, f"{self.url}/_local/{path}", **{"timeout": 30, **options})
         if not response.ok:
@@ -281,11 +234,6 @@ def _check_installed() -> None:
     if missing:
         names = ", ".join(missing)
         raise ModuleNotFoundError(f"no {names} here; run: pip install 'airflow-provider-dli[local]'", name=missing[0])
-
-
-def _job(found: dict[str, Any]) -> LocalJob:
-    lists = {name: tuple(found[name]) for name in ("conf", "cancel_requests")}
-    return LocalJob(**found | lists)
 
 
 def _spawn(port: int, settings: dict[str, Any], identity: Identity) -> subprocess.Popen[str]:
@@ -309,7 +257,10 @@ def _spawn(port: int, settings: dict[str, Any], identity: Identity) -> subproces
 
 
 def _url_of(process: subprocess.Popen[str], timeout: float) -> str:
-    """Where the server says that it listens. :raises RuntimeError: when it does not say so in time."""
+    """Where the server says that it listens.
+
+    :raises RuntimeError: when it does not say so in time.
+    """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:

@@ -33,7 +33,7 @@ def dli_server() -> Iterator[LocalDli]:
 
 @pytest.fixture
 def dli_local(dli_server: LocalDli, monkeypatch: pytest.MonkeyPatch) -> LocalDli:
-    """The local DLI as fresh as on its first day, and the connection ``dli_default`` to it in the environment."""
+    """The local DLI after a reset, and the connection ``dli_default`` to it in the environment."""
     dli_server.reset()
     for name, value in dli_server.connection_env().items():
         monkeypatch.setenv(name, value)

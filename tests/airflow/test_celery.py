@@ -18,10 +18,10 @@ from conftest import canaries
 from kill_matrix import celery, verdict
 from kill_matrix.cases import Case
 from kill_matrix.stage import Outcome
-from postgres import Postgres, path
-from redis_server import Redis
+from lab.airflow import QUICK, LocalAirflow
+from lab.postgres import Postgres, path
+from lab.redis_server import Redis
 
-from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]

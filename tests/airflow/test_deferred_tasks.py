@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from airflow_provider_dli.local.airflow import LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob
+from lab.airflow import LocalAirflow
+
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from airflow_provider_dli.local.handle import LocalDli
 
 
 def test_the_example_runs_as_it_stands(airflow: LocalAirflow, dli: LocalDli) -> None:

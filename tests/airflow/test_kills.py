@@ -10,8 +10,8 @@ import pytest
 from kill_matrix import table, verdict
 from kill_matrix.cases import ALL, BY_NAME, MAPPED, PATHS, QUICK, Case
 from kill_matrix.stage import Outcome, Stage
+from lab.airflow import LocalAirflow
 
-from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = pytest.mark.timeout(2400)

@@ -20,10 +20,10 @@ from kill_matrix import verdict
 from kill_matrix.cases import Case
 from kill_matrix.lines import SETTINGS, cases_of
 from kill_matrix.stage import Outcome, Stage
-from older_airflows import OLDER_AIRFLOWS, install
-from postgres import Postgres, path
+from lab.airflow import QUICK, LocalAirflow
+from lab.older_airflows import OLDER_AIRFLOWS, install
+from lab.postgres import Postgres, path
 
-from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1200)]

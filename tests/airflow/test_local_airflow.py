@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from lab.airflow import LocalAirflow
 
-from airflow_provider_dli.local.airflow import AirflowStartError, LocalAirflow
+from airflow_provider_dli.local.airflow.launcher import AirflowStartError
 
 
 def test_a_killed_scheduler_can_be_started_again(airflow: LocalAirflow) -> None:

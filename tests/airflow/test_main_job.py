@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
-from airflow_provider_dli.local.airflow import LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob
+from lab.airflow import LocalAirflow
+
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from airflow_provider_dli.local.handle import LocalDli
 
 
 def test_a_dag_run_marked_failed_cancels_its_job(airflow: LocalAirflow, dli: LocalDli) -> None:

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from older_airflows import install
-from postgres import Postgres, path
+from lab.airflow import QUICK, LocalAirflow
+from lab.components import Component
+from lab.older_airflows import install
+from lab.postgres import Postgres, path
 
-from airflow_provider_dli.local.airflow import QUICK, Component, LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
 DAG, TASK = "many", "job"

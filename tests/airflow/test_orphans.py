@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from lab.airflow import LocalAirflow
 
-from airflow_provider_dli.local.airflow import LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = pytest.mark.timeout(600)
 TASK = "job"

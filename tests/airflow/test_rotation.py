@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from lab.airflow import LocalAirflow
 
-from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = pytest.mark.matrix

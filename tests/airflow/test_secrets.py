@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from lab.airflow import LocalAirflow
 
-from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
 WORKING = {"works", "works_with_a_key"}

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab.airflow import QUICK, LocalAirflow
 
-from airflow_provider_dli.local.airflow import QUICK, LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(600)]
 DAG, TASK = "kill_retried", "job"

@@ -36,14 +36,17 @@ import requests
 import tenacity
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "airflow"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 from kill_matrix import verdict
 from kill_matrix.cases import ALL, MOMENTS, NOBODY, NOBODY_DEFERRED, RESUMING_PATHS, Case, Moment
 from kill_matrix.stage import GRACE, OVER, Outcome, Run, Stage
+from lab.airflow import QUICK, LocalAirflow
+from lab.components import TASK_API
 
-from airflow_provider_dli.local.airflow import QUICK, TASK_API, LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from airflow_provider_dli.local.handle import LocalDli
 
 DAGS = Path(__file__).parents[1] / "airflow" / "dags"
 SWEEP = "sweep"

@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from lab.airflow import LocalAirflow
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-
-from airflow_provider_dli.local.airflow import LocalAirflow
 
 # The last two keep it on this machine.
 FLAGS = [

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from lab.airflow import LocalAirflow
 from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_dli.get_provider_info import get_provider_info
-from airflow_provider_dli.local.airflow import LocalAirflow
 from airflow_provider_dli.local.handle import LocalDli
 
 # A mark, as a fixture would skip only after Airflow has been started.

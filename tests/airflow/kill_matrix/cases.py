@@ -11,8 +11,8 @@ from datetime import datetime
 
 import psutil
 import requests
+from lab.components import TASK_API, Component
 
-from airflow_provider_dli.local.airflow import TASK_API, Component
 from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
-from redis_server import Redis
+from lab.components import CELERY_WORKER, Component
+from lab.redis_server import Redis
 
-from airflow_provider_dli.local.airflow import CELERY_WORKER, Component
 from kill_matrix.cases import BY_NAME, MOMENTS, NEXT_TRY, ONLY_A_SWEEP, Case, Path, clear_task, mark_task
 from kill_matrix.stage import RUN_FOR, Run, Stage
 

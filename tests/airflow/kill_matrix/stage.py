@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
+from lab.airflow import LocalAirflow
 
-from airflow_provider_dli.local.airflow import LocalAirflow
-from airflow_provider_dli.local.handle import LocalDli, LocalJob, LocalRequest
+from airflow_provider_dli.local.dli.admin.views import LocalJob, LocalRequest
+from airflow_provider_dli.local.handle import LocalDli
 
 if TYPE_CHECKING:
     from kill_matrix.cases import Case

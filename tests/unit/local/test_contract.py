@@ -8,7 +8,7 @@ import schemathesis
 import yaml
 from schemathesis.checks import CHECKS
 
-from airflow_provider_dli.local.settings import Identity
+from airflow_provider_dli.local.dli.account.identity import Identity
 
 from .conftest import Wire
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_dli.local import demo
-from airflow_provider_dli.local.handle import LocalJob
+from airflow_provider_dli.local.dli.admin.views import LocalJob
 
 CANCELLED = LocalJob(
     job_id="8ecb0777",

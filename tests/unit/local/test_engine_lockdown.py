@@ -3,8 +3,8 @@
 import duckdb
 import pytest
 
-from airflow_provider_dli.local.engine import Engine
-from airflow_provider_dli.local.obs import Obs
+from airflow_provider_dli.local.dli.engine.engine import Engine
+from airflow_provider_dli.local.dli.engine.obs import Obs
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from airflow_provider_dli.local.faults import KINDS
+from airflow_provider_dli.local.dli.faults import KINDS
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_provider_dli.local.guardian import Guardian
+from airflow_provider_dli.local.airflow.guardian import Guardian
 
 # Like Airflow at its worst: sessions of their own, orphans, a frozen process, and nobody obeys SIGTERM.
 WILD_FAMILY = """
@@ -36,7 +36,7 @@ GRACE = 0.2
 
 OWNER = f"""
 import os, signal, sys, time
-from airflow_provider_dli.local.guardian import Guardian
+from airflow_provider_dli.local.airflow.guardian import Guardian
 for number in (signal.SIGINT, signal.SIGHUP):  # a test run in the background ignores them, and so would its children
     signal.signal(number, signal.SIG_DFL)
 guardian = Guardian({GRACE})

@@ -89,6 +89,7 @@ def test_another_project_is_forbidden(wire, dli_local):
     assert (answer.status_code, answer.json()["error_code"]) == (403, "APIG.0310")
 
 
-def test_an_unknown_path_is_told_before_anything_else(dli_local):
-    answer = requests.get(f"{dli_local.url}/v1.0/{dli_local.project_id}/nothing", timeout=10)
+@pytest.mark.parametrize("path", ["v1.0/{}/nothing", "v3/nothing/{}"])
+def test_an_unknown_path_is_told_before_anything_else(dli_local, path):
+    answer = requests.get(f"{dli_local.url}/{path.format(dli_local.project_id)}", timeout=10)
     assert (answer.status_code, answer.json()["error_code"]) == (404, "APIG.0101")

@@ -12,8 +12,9 @@ import time
 import pytest
 import requests
 
-from airflow_provider_dli.local.faults import Faults
-from airflow_provider_dli.local.gateway import Gateway, RequestLog
+from airflow_provider_dli.local.dli.faults import Faults
+from airflow_provider_dli.local.dli.gateway import Gateway
+from airflow_provider_dli.local.dli.request_log import RequestLog
 from airflow_provider_dli.local.handle import LocalDli
 
 from .conftest import Wire, get_token
@@ -90,7 +91,7 @@ def test_it_dies_with_its_owner_even_by_sigkill():
 def test_a_start_does_not_wait_for_the_sql_engine():
     """Loading it takes as long as all the rest; it is done once the server listens."""
     code = (
-        "import sys, airflow_provider_dli.local.process as _;"
+        "import sys, airflow_provider_dli.local.dli.server as _;"
         "print(sorted({'airflow', 'duckdb', 'sqlglot'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

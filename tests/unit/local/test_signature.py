@@ -9,7 +9,7 @@ import requests
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.sdk_request import SdkRequest
 
-from airflow_provider_dli.local.security import Request, sign
+from airflow_provider_dli.local.dli.account.signature import Request, sign
 
 PROJECT = "48cc2c48765f481480c7db940d6409d1"
 SECRET = "testsecretkey" + "0" * 27

@@ -9,7 +9,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_dli.local.faults import KINDS
+from airflow_provider_dli.local.dli.faults import KINDS
 
 from .conftest import Wire
 

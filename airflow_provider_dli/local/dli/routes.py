@@ -1,0 +1,67 @@
+"""Every call that the local DLI serves: its name, method and path, and the chapter that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cached_property
+from re import Pattern
+from typing import Concatenate
+
+from fastapi import Response
+from starlette.routing import compile_path
+
+from airflow_provider_dli.local.dli.chapters import iam, queues, sql_job_list, sql_jobs, sql_results
+from airflow_provider_dli.local.dli.service import Service
+
+PROJECT = "/v1.0/{project_id}"
+JOB = PROJECT + "/jobs/{job_id}"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A call.
+
+    :param name: Its name in the request log and in the rules of faults.
+    :param answer: Coroutine function; its parameters after the first are read from the request.
+    :param needs_credentials: False for the call that gives them out.
+    :param new_job: Field of the answer with the id of the job that the call starts.
+    :param wrong_content_type: HTTP status for a body that is not JSON.
+    """
+
+    name: str
+    method: str
+    path: str
+    answer: Callable[Concatenate[Service, ...], Awaitable[Response]]
+    needs_credentials: bool = True
+    new_job: str | None = None
+    wrong_content_type: int = 400
+
+    @cached_property
+    def pattern(self) -> Pattern[str]:
+        return compile_path(self.path)[0]
+
+
+ROUTES = [
+    Route("status", "GET", JOB + "/status", sql_jobs.status),
+    Route("submit", "POST", PROJECT + "/jobs/submit-job", sql_jobs.submit, new_job="job_id", wrong_content_type=415),
+    Route("cancel", "DELETE", JOB, sql_jobs.cancel),
+    Route("list", "GET", PROJECT + "/jobs", sql_job_list.jobs),
+    Route("progress", "GET", "/v1/{project_id}/jobs/{job_id}/progress", sql_jobs.progress),
+    Route("preview", "GET", JOB + "/preview", sql_results.preview),
+    Route("detail", "GET", JOB + "/detail", sql_jobs.detail),
+    Route("export", "POST", JOB + "/export-result", sql_results.export),
+    Route("check", "POST", PROJECT + "/jobs/check-sql", sql_jobs.check),
+    Route("queues", "GET", PROJECT + "/queues", queues.queues),
+    Route("queue", "GET", PROJECT + "/queues/{queue_name}", queues.queue),
+    Route("token", "POST", "/v3/auth/tokens", iam.token, needs_credentials=False),
+    Route("projects", "GET", "/v3/projects", iam.projects),
+]
+
+
+def find(method: str, path: str) -> tuple[Route | None, dict[str, str]]:
+    """The route of a request, and the parameters in its path."""
+    for route in ROUTES:
+        if route.method == method and (match := route.pattern.fullmatch(path)):
+            return route, match.groupdict()
+    return None, {}
