@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method):
         parts = urlsplit(self.path)
-        _, version, _project, *rest = parts.path.split("/")
+        _, _version, _project, *rest = parts.path.split("/")
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
         key = rest[1] if len(rest) > 1 else ""
         call = {"jobs": "sql"}.get(rest[0]) or (
