@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ def play(echo_airflow, server, request):
     """Return a function that starts a run; what its echoes say is the id of the run."""
 
     def start(dag_id, *lasts, lose=None, slow=None):
-        run_id = f"{dag_id}~{request.node.name.removeprefix('test_')[:40]}"
+        run_id = f"{dag_id}~{re.sub('[^a-z_]+', '.', request.node.name)}"
         server.plan(run_id, *lasts)
         if lose:
             server.lose(lose, run_id)
