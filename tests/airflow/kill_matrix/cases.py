@@ -707,7 +707,12 @@ MOMENTS = [
     Moment("poll", "during a status call", during_poll),
     Moment("wait", "while waiting", while_waiting),
     Moment("cancel", "while cancelling", while_cancelling),
-    Moment("busy", "while waiting, DLI refuses the first cancels for load", while_dli_is_busy),
+    Moment(
+        "busy",
+        "while waiting, DLI refuses the first cancels for load",
+        while_dli_is_busy,
+        paths=("mark-failed", "clear-task", "execution-timeout", "mark-failed-deferred", "clear-task-deferred"),
+    ),
     Moment(
         "hung",
         "while waiting, DLI does not answer the first cancel",
