@@ -107,8 +107,8 @@ class DliTaskKilledError(DliError):
     """The Airflow task was killed; says what became of its job."""
 
 
-#: What no repeat mends: a person has to change a field, a certificate, a password or a right first.
+#: What no repeat can fix: someone has to change a field, a certificate, a password or a right first.
 PERMANENT = (DliValueError, DliCertificateError, DliAuthenticationError, DliPermissionError)
 
-#: What counts only when it is said twice in a row: the first time, it may come from a proxy that is in the way.
+#: What counts only when it is reported twice in a row: the first time, it may come from a proxy in between.
 SAID_TWICE = (DliNotFoundError, DliPermissionError)

@@ -69,7 +69,7 @@ def job_id(value: object, problem: str) -> str:
     try:
         return checked_job_id(value)
     except DliValueError:
-        # Temporary, so that whoever submitted looks for the job: there is one.
+        # Temporary, so that the caller looks for the job: it was started.
         raise DliTemporaryError(problem) from None
 
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Work(Protocol):
-    """What a job shall do, with all defaults resolved: what is submitted is what the digest tells of."""
+    """What a job does, with all defaults resolved: the digest is of exactly what is submitted."""
 
     @property
     def digest(self) -> str:
         """Part of the job's identity; see :func:`.identity.digest`."""
 
     def bounded(self, seconds: int) -> Self:
-        """Return the same work with a bound after which DLI ends the job itself, where this kind of job has one."""
+        """Return the same work with a time limit that DLI enforces itself, where this kind of job has one."""
 
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, for people."""
@@ -69,14 +69,14 @@ class JobKind(Generic[W]):
     :param name: Its name, such as ``"sql"``: the parameter ``kind`` of operators, sensor and trigger.
     :param create: Creates a job that carries an identity. Unless there is ``launch``, the job starts too.
     :param status: Asks for the state of a job.
-    :param stop: Cancels a job. To do it twice does no harm.
+    :param stop: Cancels a job. Doing it twice does no harm.
     :param page: Lists one page of jobs, newest first.
     :param page_size: Jobs on a full page.
     :param active: The active states of DLI that a list can be asked for, in the order in which a job goes through them:
-        asked for one by one, a job that goes on to the next one meanwhile is not missed.
+        asked for one by one, no job is missed that moves to the next state meanwhile.
     :param launch: Starts a job that was created; None where creating it does that.
-    :param progress: Asks how far a running job is, from 0 to 1; None where DLI does not tell.
-    :param tells_cancelled: Whether DLI tells a cancelled job from a failed one.
+    :param progress: Asks how far a running job is, from 0 to 1; None where DLI has no such call.
+    :param tells_cancelled: Whether DLI has different end states for a cancelled and a failed job.
     """
 
     name: str

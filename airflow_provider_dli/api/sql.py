@@ -67,12 +67,12 @@ class SqlWork:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the author asks for; the bound is not of it."""
+        """The author's settings, without the bound."""
         return {name: value for name, value in self.conf.items() if value is not None}
 
     @property
     def digest(self) -> str:
-        """Tell other work from this: a persisted contract, so it changes with no release."""
+        """Identify the work. A persisted contract: it stays the same in every release."""
         settings = sorted([str(key), conf_text(value)] for key, value in self.settings.items())
         return identity.digest([self.sql, self.database, self.queue_name, settings])
 
@@ -81,7 +81,7 @@ class SqlWork:
         return self if _JOB_TIMEOUT in self.conf else replace(self, bound=seconds)
 
     def differences(self, job: Job) -> str:
-        """Name what a job ran differently, as far as DLI tells."""
+        """Name what a job ran differently, as far as DLI shows it."""
         names = []
         if job.statement.strip() != self.sql.strip():
             names.append("the statement")
@@ -423,7 +423,7 @@ KIND: JobKind[SqlWork] = JobKind(
     stop=cancel,
     page=_page,
     page_size=PAGE_SIZE,
-    # SCALING jobs are a queue's own; a state that nobody knows cannot be asked for.
+    # SCALING jobs are the queue's own; an unknown state cannot be asked for.
     active=("LAUNCHING", "RUNNING"),
     progress=progress,
 )

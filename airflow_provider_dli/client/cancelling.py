@@ -1,7 +1,7 @@
 """
-How a cancel is carried through: repeated while the job is active, whatever DLI said, and never held up by one request.
+Carries a cancel through: repeats it while the job is active, whatever DLI answers. No single request holds it up.
 
-To repeat a cancel does no harm. So a request that is not answered within a second is followed by another one on a
+Repeating a cancel does no harm. So a request that is not answered within a second is followed by another one on a
 connection of its own, and a refusal counts only when the job is over, or when it is certain that no repeat helps.
 """
 
@@ -44,7 +44,7 @@ def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience) -
     def send() -> None:
         try:
             outcomes.put(attempt())
-        except Exception as error:  # the edge of a thread; whoever waits sees to it
+        except Exception as error:  # the edge of a thread; the waiting thread handles it
             outcomes.put(error)
 
     end, next_at = machine.monotonic() + patience.give_up_after, 0.0

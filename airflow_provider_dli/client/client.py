@@ -88,13 +88,13 @@ class Access:
 
     def reread(self) -> bool:
         """
-        Read the connection once more, because its credentials are refused; return whether it has changed.
+        Read the connection again, because its credentials are refused; return whether it has changed.
 
-        Somebody may have rotated a password, or put in new temporary keys. Never raises.
+        A password may have been rotated, or temporary keys replaced. Never raises.
         """
         try:
             return self.use(self._read())
-        except Exception as error:  # of another kind in every Airflow; the refusal itself says enough
+        except Exception as error:  # of another class in every Airflow; the refusal itself says enough
             conn_id = self._connection.conn_id if self._connection else ""
             self._log.warning("Connection %r could not be read again: %s", conn_id, error)
             return False
@@ -321,7 +321,7 @@ class DliClient:
                 return self._send_once(call, connection)
             except DliAuthenticationError as error:
                 refusal = error
-        # Somebody else may have read it again already.
+        # Another thread may have read it again already.
         is_known = self.access.connection() == connection
         if is_known and not (self.patience.may_ask and self.access.reread()):
             if not with_token:  # (that IAM refuses a password was noted when it did)
@@ -345,7 +345,7 @@ class DliClient:
             within = min(longest, self.patience.within or longest)
             return call_in_thread(once, self.patience.watch, within, call.what)
         except DliTemporaryError:
-            # Whatever became of the old one's connection, the next call shall not depend on it.
+            # The state of the old session's connection is not known: the next call gets a new one.
             self._wire.session = None
             raise
 
@@ -403,7 +403,7 @@ class DliClient:
 
 @contextmanager
 def _before_the_call() -> Iterator[None]:
-    """What fails here, fails before the call itself is sent: it may be repeated, even a submit."""
+    """What fails here fails before the call itself is sent: the call may be repeated, even a submit."""
     try:
         yield
     except DliTemporaryError as error:

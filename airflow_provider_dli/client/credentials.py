@@ -56,7 +56,7 @@ class Credentials:
         """
         Return another token than this one: fetched by this thread, by one that is at it already, or before.
 
-        :param stale: The token that shall not be used any more; None when there was none.
+        :param stale: The token that must not be used any more; None when there was none.
         :param fetch: Fetches one.
         :param watch: Called at least every 0.25 s while another thread fetches one; what it raises ends the wait.
         :param patience: Seconds to wait for another thread, which may have been killed or may hang.
@@ -94,7 +94,7 @@ class _Flight:
     """A fetch that is under way, and the threads that wait for what it brings."""
 
     def __init__(self) -> None:
-        # None also when it was given up half way: then whoever waits has to see to it.
+        # None also when it was given up half way: then the next thread that waits fetches the token.
         self.outcome: Token | DliError | None = None
         self._has_landed = False
         self._waiting: list[Mailbox[bool]] = []

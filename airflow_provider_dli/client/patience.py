@@ -22,7 +22,7 @@ class Patience:
     :param is_urgent: Whether a kill waits for it, which has few seconds: a call without an answer is given up after
         3 s, and no pause is longer than 1 s, not even for a ``Retry-After``.
     :param may_ask: Whether the connection may be asked for in the calling thread. No thread but a task's main one may.
-    :param is_bounded: Whether whoever calls bounds the time itself; then requests are sent in the calling thread.
+    :param is_bounded: Whether the caller limits the time itself; then requests are sent in the calling thread.
     """
 
     watch: Callable[[], None] = watch_nothing
@@ -46,9 +46,9 @@ class Patience:
         return 3.0 if self.is_urgent else timeout
 
 
-#: For a thread that is told to stop by other means.
+#: For a thread: it does not ask for the connection.
 IN_THREAD = Patience(may_ask=False)
-#: For a thread whose caller bounds the time.
+#: For a thread whose caller limits the time.
 BOUNDED = Patience(may_ask=False, is_bounded=True)
 #: For what a kill waits for: 30 s, as long as a killed task stays.
 URGENT = Patience(give_up_after=30.0, is_urgent=True, may_ask=False)

@@ -75,9 +75,9 @@ class DliOperator(BaseOperator):
     @contextmanager
     def failing_for_good(self) -> Iterator[None]:
         """
-        Have Airflow not retry what no retry mends, and what would lock an account: refused credentials, a wrong field.
+        Keep Airflow from retrying what no retry can fix, or what would lock an account: wrong fields, wrong credentials.
 
-        Unless a job may be left running: then the next try is the one to take it over.
+        Unless a job may still run: then the next try has to take it over.
         """
         try:
             yield
@@ -110,7 +110,7 @@ class DliJobOperator(DliOperator):
 
     def work(self, connection: DliConnection) -> Work:
         """
-        Return what the job shall do, by the parameters and the defaults of the connection.
+        Return what the job does, from the parameters and the defaults of the connection.
 
         :raises DliValueError: A parameter cannot be used.
         """
@@ -123,7 +123,7 @@ class DliJobOperator(DliOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any) -> str:
         """
-        Go on after the deferral; return the job id.
+        Continue after the deferral; return the job id.
 
         :param event: What the trigger has fired.
         :param crossed: See :class:`.Deferral`.
@@ -132,12 +132,12 @@ class DliJobOperator(DliOperator):
             return self._run(context).resume(event, Deferral.resumed(event, crossed))
 
     def pre_execute(self, context: Context) -> None:
-        """See to the job when the time is over before the task is resumed, where Airflow itself would just end it."""
+        """Take care of the job when its time is over before the task is resumed. Called by Airflow."""
         super().pre_execute(context)
         self._run(context).end_before_resuming()
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """See to the job when the deferral itself has failed: the trigger crashed, or the scheduler ended it."""
+        """Take care of the job when the deferral failed: the trigger crashed, or the scheduler ended it."""
         if next_method == _TRIGGER_FAILED:
             with self.failing_for_good():
                 if (job_id := self._run(context).resume_without_event()) is not None:

@@ -66,7 +66,7 @@ class DliCancelJobOperator(DliOperator):
     def execute_complete(
         self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any
     ) -> dict[str, str]:
-        """Return the end states after the deferral. To cancel once more what is over does no harm."""
+        """Return the end states after the deferral. Cancelling again what is over does no harm."""
         with self.failing_for_good():
             require_over(event)
             return self._cancel_all(Deferral.resumed(event, crossed))

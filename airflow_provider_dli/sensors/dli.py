@@ -1,4 +1,4 @@
-"""The sensor: waits for a job that another task, or somebody else, has submitted."""
+"""The sensor: waits for a job that another task, or someone else, has submitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sweep tells of the jobs that it has looked at."""
+"""The report of a sweep: what became of each job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_dli.sweep.verdict import Candidate, Judgement, Verdict
 from airflow_provider_dli.text import clean, in_words
 
-# How many jobs that are simply left alone are told one by one.
+# How many of the jobs that are left alone are listed.
 _LEFT_ALONE_SHOWN = 100
 # How many failures an error names.
 _FAILURES_NAMED = 10
@@ -18,8 +18,7 @@ class Report:
     """
     What became of the jobs.
 
-    Of those that are simply left alone, only the first hundred are told one by one, the others are counted: it is
-    kept as an XCom.
+    Of the jobs that are left alone, only the first hundred are listed and the others counted, for it becomes an XCom.
 
     :param now: Seconds since the epoch.
     """
@@ -82,7 +81,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         age = "" if row["age"] is None else in_words(row["age"])
         number = "" if row["try"] is None else str(row["try"])
         line = (row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"])
-        # Names were read back from tags: whoever may submit jobs writes there what they like.
+        # The names come from tags, in which anyone who may submit jobs can write anything.
         cells.append(tuple(clean(cell) for cell in line))
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -1,5 +1,5 @@
 """
-Which active jobs are orphans: no task waits for them any more, and nobody is left to cancel them.
+Which active jobs are orphans: no task waits for them any more, and no process is left to cancel them.
 
 Pure functions, no I/O. They rely on an order: DLI is asked for its active jobs first, Airflow for the states of their
 task instances afterwards. A task instance that is over by then has no use for a job that was listed before. When
@@ -69,7 +69,7 @@ class Candidate(NamedTuple):
     :param try_number: The try that submitted it; 0 when there is a ``problem``.
     :param owner: ``task`` when a task waits for the end of the job.
     :param submitted: Seconds since the epoch; None when DLI does not say.
-    :param problem: Why nobody can tell who submitted it; empty when all is well.
+    :param problem: Why its identity cannot be read; empty when it can.
     """
 
     job_id: str
@@ -217,7 +217,7 @@ def superseded(candidates: Iterable[Candidate]) -> dict[str, int]:
 
 
 def questions(candidates: Iterable[Candidate]) -> Iterator[Question]:
-    """Put jobs together of which Airflow can tell the states in one answer."""
+    """Group jobs whose states Airflow can return in one answer."""
     of_task = defaultdict(list)
     for each in candidates:
         of_task[each.dag_id, each.task_id].append(each)

@@ -49,7 +49,7 @@ class Walk:
     :param client: Talks to DLI; its ``watch`` ends the walk.
     :param deployment: The provider option ``[dli] deployment``.
     :param older_than: Younger jobs are left alone.
-    :param only_tell: Whether to only tell what would be cancelled.
+    :param only_tell: Whether to only report what would be cancelled.
     :param confirm: Whether to wait until the cancelled jobs are over, for 5 minutes at most.
     :param poll_interval: Seconds between two status calls, at most.
     """
@@ -120,7 +120,7 @@ class Walk:
         self._check()
         try:
             states = compat.task_states(question.dag_id, question.run_ids, [question.task_id])
-        except Exception as error:  # of another kind in every Airflow; the other jobs shall be swept all the same
+        except Exception as error:  # of another class in every Airflow; the other jobs are swept all the same
             log = self._client.log
             log.exception("No states of task %s of DAG %s.", question.task_id, question.dag_id)
             why = f"Airflow did not tell the state of its task instance: {error}"

@@ -62,7 +62,7 @@ class Deferral:
         :param task: The operator, with its connection.
         :param kind: Name of the jobs' kind.
         :param poll_interval: Seconds between two status calls, at most.
-        :param cancel_on_kill: Whether the jobs are the task's own: the trigger cancels them when nobody wants them.
+        :param cancel_on_kill: Whether the jobs are the task's own: the trigger cancels them when the task is killed.
         """
         from airflow_provider_dli.triggers.dli import DliJobTrigger
 
@@ -101,7 +101,7 @@ def require_over(event: Mapping[str, Any] | None) -> None:
 
     :param event: What the trigger has fired.
     :raises AirflowTaskTimeout: The time of the task was over before.
-    :raises DliError: The trigger could not go on.
+    :raises DliError: The trigger had to give up.
     """
     from airflow_provider_dli.triggers.dli import OVER, TIMEOUT
 

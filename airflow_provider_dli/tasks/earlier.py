@@ -1,7 +1,7 @@
 """
 What to do with the jobs of earlier tries: re-attach, use the result, cancel, or leave alone.
 
-Airflow tells an automatic retry from a clear by the *generation* of a try (see :func:`.identity.generation`): a
+An automatic retry is told from a clear by the *generation* of a try (see :func:`.identity.generation`): a
 retry must not double work that is under way or done, a clear really runs again. Pure functions, no I/O.
 """
 

@@ -44,7 +44,7 @@ class Fate(Enum):
 
     FOLLOWED = "no cancel was sent"
     CANCELLING = "a cancel is under way"
-    GONE = "it does not go on: DLI accepted the cancel, or it was over, or DLI does not know it"
+    GONE = "it does not run on: DLI accepted the cancel, or it was over, or DLI does not know it"
     LEFT = "it could not be cancelled, and may still run"
     REFUSED = "the credentials were refused: only a connection that is read again helps"
 
@@ -118,8 +118,8 @@ class KillSwitch:
     """
     Cancels the jobs of one task instance when the task is killed, at whatever moment.
 
-    It follows a *set* of jobs: the one that the task waits for, and those of earlier tries that must not go on. Exists
-    from the first look on, so that a kill that comes before the task runs is not forgotten; entered
+    It follows a *set* of jobs: the one that the task waits for, and those of earlier tries that must not run on. Exists
+    from its first use on, so that a kill that comes before the task runs is not forgotten; entered
     (``with switch.armed(...)``) before anything is submitted.
     """
 
@@ -154,10 +154,10 @@ class KillSwitch:
         """
         Be ready to cancel.
 
-        :param cancel: Cancels a job by its id; called in threads. None when a kill shall leave the jobs alone.
+        :param cancel: Cancels a job by its id; called in threads. None when a kill leaves the jobs alone.
         :param log: Where those threads report what they did.
         :param reread_connection: Called in the main thread when the credentials were refused, before what was refused
-            is tried once more.
+            is tried again.
         """
         self._reset(cancel, log, reread_connection)
         machine.start_thread(partial(self._obey, self._orders))

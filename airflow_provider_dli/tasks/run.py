@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.this_try import JobTask
 
-# The states of a task that was killed while it ran. (Of a later try there is a process to see to the job.)
+# The states of a task that was killed while it ran. (A later try has a process that takes care of the job.)
 _KILLED = OVER | {GONE, "restarting"}
-# How long a task that finds out by itself that it was killed waits until Airflow tells it, in seconds. Airflow 2 lets
-# one that was marked as a success go on for 20 seconds.
+# How long a task that has found out that it was killed waits for Airflow to signal it, in seconds. Airflow 2 lets a
+# task that was marked as a success run for 20 seconds more.
 _TOLD_WITHIN = 60.0
-# How long DLI may take to tell a resumed task how its job has ended, although its time is over, in seconds.
+# How long a resumed task whose time is over may still ask DLI how its job has ended, in seconds.
 _TOLD_ONCE_MORE_WITHIN = 30.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 
@@ -68,21 +68,21 @@ class JobRun:
             return self._see_through(client, job or start(this), deadline, is_earlier)
 
     def resume(self, event: Mapping[str, Any] | None, deferral: Deferral) -> str:
-        """Go on after a deferral that its trigger has ended; return the job id."""
+        """Continue after a deferral that its trigger has ended; return the job id."""
         [self._task.job_id] = deferral.job_ids
         job_id, deadline = self._task.job_id, deferral.deadline
         with self._resumed() as client:
             if (job := self._has_finished(client)) is None:
-                # The time is up for a job that still runs, not for one that waited for a worker to notice its end.
+                # A job that still runs has used up its time; one that finished and waited for a worker has not.
                 require_over(event)
-                # The trigger has seen the end: DLI gets a while to tell it once more.
+                # The trigger has seen the end: DLI gets a while to report it again.
                 late = None if deadline is None else max(deadline, machine.time() + _TOLD_ONCE_MORE_WITHIN)
                 job = self._wait(client.watching(self._watch_until(late)), job_id)
             return self._result(client, job, deadline, deferral.is_earlier)
 
     def resume_without_event(self) -> str | None:
         """
-        See to the job of a deferral that the trigger has not ended.
+        Take care of the job of a deferral that the trigger has not ended.
 
         :return: The job id when the job has finished in time; None when the task has to fail.
         """
@@ -96,14 +96,14 @@ class JobRun:
 
     def end_before_resuming(self) -> None:
         """
-        See to the job when its time is over before the task is resumed, where Airflow itself would just end it.
+        Take care of the job when its time is over before the task is resumed, where Airflow would just end the task.
 
         :raises AirflowTaskTimeout: The job has not finished in time.
         """
         if compat.ends_before_resuming(self._ti, self._task.execution_timeout):
             if self.resume_without_event() is None:
                 raise AirflowTaskTimeout(_TIME_IS_OVER)
-            # The job has ended in time; only the worker comes late.
+            # The job has ended in time; only the worker was late.
             self._task.execution_timeout = None
 
     def _connected(self, watch: Callable[[], None]) -> DliClient:
@@ -147,7 +147,7 @@ class JobRun:
             yield client
 
     def _has_finished(self, client: DliClient) -> Job | None:
-        """Return the job when it has ended well, as far as DLI tells right now."""
+        """Return the job when DLI reports right now that it has finished."""
         if self._task.job_id is None:
             return None
         job = JobWatcher(client, self._task.job_kind, self._task.job_id).look()
@@ -183,7 +183,7 @@ class JobRun:
         return job.require_success().id
 
     def _watch_until(self, deadline: float | None) -> Callable[[], None]:
-        # A resumed task gets all of `execution_timeout` once more from Airflow.
+        # Airflow gives a resumed task the whole `execution_timeout` again.
         def watch() -> None:
             self._switch.check()
             if deadline is not None and machine.time() > deadline:
@@ -192,8 +192,8 @@ class JobRun:
         return watch
 
     def _watch_in_last_try(self) -> Callable[[], None]:
-        # A task that has lost its supervisor cannot end well any more: Airflow will miss it, and call it failed. The
-        # next try then takes up the job; nobody does after the last one.
+        # A task that has lost its supervisor cannot succeed any more: Airflow misses its heartbeats and fails it. The
+        # next try then takes over the job; after the last try, there is none to do it.
         supervisor = compat.supervisor() if self._ti.try_number > self._ti.max_tries else None
 
         def watch() -> None:
@@ -204,8 +204,8 @@ class JobRun:
         return watch
 
     def _check_before_deferral(self) -> None:
-        # Airflow tells a task of a kill only at its next heartbeat. One that asks to be deferred before gets a refusal
-        # that it does not see, and ends, with nobody left to cancel its job.
+        # Airflow signals a kill only at the next heartbeat. A task that asks to be deferred before that is refused
+        # without noticing, and ends; then no process is left to cancel its job.
         key, log = TaskInstanceKey.of(self._ti), self._task.log
         try:
             state = compat.task_states(key.dag_id, [key.run_id], [key.task_id]).get(key[1:], GONE)
@@ -216,7 +216,7 @@ class JobRun:
             return
         log.info("The task was killed before it was deferred: for Airflow it is %s.", state)
         self._switch.abandon()
-        # Airflow 2 would take a failure for one that the user has not seen yet, and try again.
+        # Airflow 2 would take a failure before the signal for an ordinary one, and retry the task.
         end = machine.monotonic() + _TOLD_WITHIN
         while not self._switch.killed and machine.monotonic() < end:
             machine.sleep(0.1)

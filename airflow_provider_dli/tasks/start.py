@@ -31,7 +31,7 @@ LIST_LAG = 30.0
 _SUBMIT_WITHIN = 240.0
 # How long a killed task looks for its job when the answer to the submit got lost, in seconds.
 _FIND_WITHIN = 3.0
-# How long a launch is repeated while nobody knows whether the job has started, in seconds.
+# How long a launch is repeated while it is not known whether the job has started, in seconds.
 _LAUNCH_WITHIN = 60.0
 # How much later than the task DLI ends the job by itself, in seconds.
 _BOUND_MARGIN = 60
@@ -76,7 +76,7 @@ def start(this: ThisTry) -> Job:
 
 
 def launched(this: ThisTry, job: Job) -> Job:
-    """Launch a job that was found created but not started: whoever has created it was lost before."""
+    """Launch a job that was created but never started, because its task was lost in between."""
     if job.state is not JobState.CREATED:
         return job
     switch = this.task.switch

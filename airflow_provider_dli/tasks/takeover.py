@@ -1,4 +1,4 @@
-"""Takes up the job of an earlier try that serves this one too, and cancels those that must not go on."""
+"""Takes over the job of an earlier try where it serves this one too, and cancels those that must not continue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def looks_for_earlier(task: JobTask, try_number: int) -> bool:
 
 def take_up(this: ThisTry) -> Job | None:
     """
-    Return the job of an earlier try that serves this one too, if there is one; cancel what must not go on.
+    Return the job of an earlier try that serves this one too, if there is one; cancel those that must not continue.
 
     :raises DliPermissionError: The user may not list jobs.
     """
@@ -119,7 +119,7 @@ def _cancel(this: ThisTry, unwanted: Sequence[Earlier]) -> dict[str, Job]:
     for earlier in unwanted:
         job = wait_until_over(this.client, kind, earlier.job.id, poll_interval=this.task.poll_interval)
         this.task.switch.forget(earlier.job.id)
-        # With the tags of the list, for a status call need not tell them.
+        # With the tags of the list: a status call may not return them.
         ended[earlier.job.id] = replace(earlier.job, state=job.state, status=job.status)
     return ended
 

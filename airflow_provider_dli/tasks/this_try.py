@@ -56,7 +56,7 @@ class ThisTry:
 
     :param task: The operator.
     :param client: Talks to DLI, in the main thread.
-    :param work: What the job shall do.
+    :param work: What the job does.
     :param mine: The identity of the job that this try submits.
     :param deadline: When ``execution_timeout`` is over, in seconds since the epoch.
     """
@@ -85,5 +85,5 @@ class ThisTry:
 
     @property
     def is_owner(self) -> bool:
-        """Whether the job shall not outlive the task."""
+        """Whether the job must not outlive the task."""
         return self.mine.owner == "task"

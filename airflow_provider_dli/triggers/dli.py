@@ -1,4 +1,4 @@
-"""The trigger behind every deferred task: waits for jobs in the triggerer, and cancels them when nobody wants them."""
+"""The trigger behind every deferred task: waits for jobs in the triggerer, and cancels them when the task is killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What an event says under ``outcome``: all jobs are over; the deadline has passed; the trigger cannot go on.
+#: What an event says under ``outcome``: all jobs are over; the deadline has passed; the trigger had to give up.
 OVER, TIMEOUT, ERROR = "over", "timeout", "error"
 
 # How long the end of a killed trigger may take, in seconds; Airflow 3.3 allows 30.
@@ -45,19 +45,19 @@ class DliJobTrigger(BaseTrigger):
     """
     Waits until all of these jobs are over, and fires one event then; it says nothing about how they ended.
 
-    Fires also when the deadline passes or when it cannot go on (a connection that is gone, a job that DLI does not
+    Fires also when the deadline passes or when it has to give up (a connection that is gone, a job that DLI does not
     know, an outage of more than 30 minutes); no exception ends it. When a user kills the deferred task, and before it
     fires such an event, it cancels the jobs, if they are the task's own (``cancel_on_kill``). A restart of the
     triggerer, or the hand-over to another one, leaves them alone.
 
     :param job_ids: The jobs.
-    :param kind: Their family: ``"sql"``.
+    :param kind: Their kind: ``"sql"``.
     :param dli_conn_id: Airflow connection of type ``dli``.
     :param region: Takes the place of the connection's ``region``.
     :param project_id: Takes the place of the connection's ``project_id``.
     :param poll_interval: Seconds between two status calls, at most. Default 10.
-    :param deadline: Seconds since the epoch after which nobody waits any more. Default: none.
-    :param cancel_on_kill: Whether to cancel the jobs when nobody waits for them any more. Default False.
+    :param deadline: Seconds since the epoch after which it stops waiting. Default: none.
+    :param cancel_on_kill: Whether to cancel the jobs when the task is killed or gives up. Default False.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ class DliJobTrigger(BaseTrigger):
             else:
                 outcome, message = ERROR, str(error) or type(error).__name__
                 if not isinstance(error, DliError):
-                    self.log.exception("The trigger cannot go on.")
+                    self.log.exception("The trigger gives up.")
         if self.cancel_on_kill:
-            # Before the task is told: it may take long until a worker has room for it, or its DAG is unpaused.
+            # Before the event: it may take long until a worker has room for the task, or its DAG is unpaused.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cancel(), _END_WITHIN)
         return outcome, message
@@ -154,7 +154,7 @@ class DliJobTrigger(BaseTrigger):
             await asyncio.sleep(watcher.interval)
 
     async def _call(self, client: DliClient, function: Callable[[], T]) -> T:
-        """Call this in a thread; once more, if the credentials are refused and Airflow has others by now."""
+        """Call this in a thread; again, if the credentials are refused and Airflow has others by now."""
         try:
             return await run_in_thread(function)
         except DliAuthenticationError:
@@ -264,7 +264,7 @@ class DliJobTrigger(BaseTrigger):
             try:
                 cancellation = await self._call(client, partial(_cancel_urgently, client, job_id, self.kind))
                 self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
-            except Exception as error:  # nothing may end the trigger before the task is told
+            except Exception as error:  # nothing may end the trigger before it has fired
                 self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
 
 
@@ -274,7 +274,7 @@ def _cancel_urgently(client: DliClient, job_id: str, kind: str) -> Cancellation:
 
 async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:
     """
-    Await this to its end, but for at most 28 s, however often the caller is cancelled meanwhile. It goes on after that.
+    Await this for at most 28 s, however often the caller is cancelled meanwhile. The work continues after that.
 
     Airflow cancels a killed trigger again every second until it is gone.
     """

@@ -2,7 +2,7 @@
 What triggers ask Airflow, asked once for all of them.
 
 Hundreds of triggers share one narrow channel to Airflow: about 24 answers a second were measured. When all of them ask
-at the same moment, as after a mass kill or a hand-over, whoever comes last waits for longer than a kill may take. So
+at the same moment, as after a mass kill or a hand-over, the last one waits longer than a kill may take. So
 while one question is on its way, those who come meanwhile wait for the next, and that is one for all of them.
 """
 
@@ -76,7 +76,7 @@ class Questions(Generic[K, V]):
                 answer = answers.get(key, refusal)
                 for future in futures:
                     if future.done():
-                        continue  # whoever asked was cancelled meanwhile
+                        continue  # the one who asked was cancelled meanwhile
                     if isinstance(answer, Exception):
                         future.set_exception(answer)
                     else:
@@ -94,7 +94,7 @@ class Channel:
         self.is_warm = False
 
 
-# A triggerer has one event loop; if it gets another one, nothing that belongs to the first shall be waited for.
+# A triggerer has one event loop; if it gets another one, nothing of the first must be waited for.
 _of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Channel] = weakref.WeakKeyDictionary()
 # asyncio itself keeps only weak references to tasks.
 _background: set[asyncio.Task[None]] = set()
@@ -109,7 +109,7 @@ def channel() -> Channel:
 
 
 def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Start a task that goes on when whoever started it is cancelled."""
+    """Start a task that continues when the one who started it is cancelled."""
     task = asyncio.create_task(work)
     _background.add(task)
     task.add_done_callback(_background.discard)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # How long one look at a waiting job may take at first, in seconds; twice as long after each that took longer.
 FIRST_PATIENCE = 15.0
-# How long a waiting task bears that DLI is away, in seconds.
+# How long an outage of DLI a waiting task tolerates, in seconds.
 OUTAGE_BUDGET = 1800.0
 # The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
 FIRST_POLL_INTERVAL = 0.5
@@ -41,8 +41,8 @@ def wait_until_over(client: DliClient, kind: JobKind[Any], job_id: str, *, poll_
     """
     Wait until a job is over, however it ends, and return it.
 
-    Asks often at first, then every ``poll_interval``. Bears it for 30 minutes when DLI does not answer. Logs changes of
-    the state and the progress.
+    Asks often at first, then every ``poll_interval``. Tolerates an outage of 30 minutes. Logs changes of the state, and
+    the progress.
 
     :param client: Asks DLI.
     :param kind: The job's kind.
@@ -60,7 +60,7 @@ def wait_until_over(client: DliClient, kind: JobKind[Any], job_id: str, *, poll_
 
 
 def may_be_active(client: DliClient, kind: JobKind[Any], job_id: str) -> bool:
-    """Whether a job is worth a deferral; also when DLI does not answer, for the trigger waits that out."""
+    """Whether a deferral makes sense; also when DLI does not answer, for the trigger waits an outage out."""
     job = JobWatcher(client, kind, job_id).look()
     return job is None or job.state.is_active
 
@@ -99,8 +99,8 @@ class JobWatcher:
         """
         Return the job, or None when DLI gave no usable answer this time.
 
-        Only what no repeat mends counts at once. A job that DLI does not know, or a right that is missing, has to be
-        said twice in a row: the first time, it may come from a proxy that is in the way.
+        Only what no repeat can fix counts at once. A job that DLI does not know, or a right that is missing, has to be
+        reported twice in a row: the first time, the answer may come from a proxy in between.
 
         :raises DliError: DLI has given no usable answer for 30 minutes, or it is certain that it never will.
         """
@@ -135,7 +135,7 @@ class JobWatcher:
         now = machine.monotonic()
         if self._away_since is None:
             self._away_since = now
-            text = "No usable answer from DLI; the job goes on, asking again. %s"
+            text = "No usable answer from DLI; the job continues, asking again. %s"
             self._say(self._client.log.warning, text, error)
         if now - self._away_since > OUTAGE_BUDGET:
             raise error
