@@ -75,7 +75,7 @@ class DliOperator(BaseOperator):
     @contextmanager
     def failing_for_good(self) -> Iterator[None]:
         """
-        Keep Airflow from retrying what no retry can fix, or what would lock an account: wrong fields, wrong credentials.
+        Keep Airflow from retrying what no retry can fix, or what would lock an account: a wrong field or password.
 
         Unless a job may still run: then the next try has to take it over.
         """

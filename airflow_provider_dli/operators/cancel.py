@@ -27,7 +27,7 @@ class DliCancelJobOperator(DliOperator):
     Follows the page "Canceling a Job" of the DLI API Reference.
 
     :param job_id: The job, or a list of jobs. (templated)
-    :param kind: Family of the jobs: ``"sql"``. Default ``"sql"``. (templated)
+    :param kind: Kind of the jobs: ``"sql"``. Default ``"sql"``. (templated)
     :param fail_if_finished: Whether to fail when a job FINISHED or FAILED instead of being cancelled. Default False.
     :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
     :param region: Takes the place of the connection's ``region``. (templated)

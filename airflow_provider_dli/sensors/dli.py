@@ -50,7 +50,7 @@ class DliJobSensor(BaseSensorOperator):
     Follows the page "Querying Job Status" of the DLI API Reference.
 
     :param job_id: The job. (templated)
-    :param kind: Its family: ``"sql"``. Default ``"sql"``. (templated)
+    :param kind: Its kind: ``"sql"``. Default ``"sql"``. (templated)
     :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
     :param region: Takes the place of the connection's ``region``. (templated)
     :param project_id: Takes the place of the connection's ``project_id``. (templated)
