@@ -47,8 +47,15 @@ def start(this: ThisTry) -> Job:
     sender = this.client.for_thread(BOUNDED).watching(switch.raise_if_killed)
     # All that a kill needs is there before anything is submitted: a token may end at any moment.
     searcher = this.client.for_thread(URGENT)
-    create = partial(sender.send, task.job_kind.create(_bounded(this), this.mine))
+    call = task.job_kind.create(_bounded(this), this.mine)
+    created: list[Job] = []
     tags = {identity.TI: this.mine.ti, identity.ATTEMPT: this.mine.attempt}
+
+    def create() -> Job:
+        # Once, also when the launch that follows is refused.
+        if not created:
+            created.append(sender.send(call))
+        return created[0]
 
     def find(within: float = 0) -> list[str]:
         # Two threads may look.
@@ -61,7 +68,7 @@ def start(this: ThisTry) -> Job:
         try:
             job = submit()
         except DliAuthenticationError:
-            # Refused, so nothing was started. The thread that sends must not ask Airflow for the connection itself.
+            # Refused, so that step has not happened. The thread that sends must not ask Airflow for the connection.
             if not this.client.access.reread():
                 raise
             job = submit()

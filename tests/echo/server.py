@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -49,6 +50,8 @@ class EchoServer:
         self._lasts: dict[str, list[float]] = defaultdict(list)
         self._lost: Counter = Counter()
         self._slow: dict[tuple[str, str], float] = {}
+        self._failing: set[tuple[str, str]] = set()
+        self._refused: dict[tuple[str, str], Callable[[], None]] = {}
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -73,6 +76,14 @@ class EchoServer:
         """Have such calls take so long until they are carried out."""
         self._slow[call, say] = seconds
 
+    def refuse(self, call, say, meanwhile):
+        """Have the next such call do this, and be answered with 401."""
+        self._refused[call, say] = meanwhile
+
+    def fail(self, call, say):
+        """Have all such calls be answered with 503."""
+        self._failing.add((call, say))
+
     def of(self, say):
         """Return all echoes that say this, oldest first."""
         return [echo for echo in self.echoes.values() if echo.say == say]
@@ -81,6 +92,11 @@ class EchoServer:
         """Return status and body of an answer; None when it gets lost."""
         say = body.get("say") or (self.echoes[key].say if key in self.echoes else "")
         time.sleep(self._slow.get((call, say), 0))
+        if meanwhile := self._refused.pop((call, say), None):
+            meanwhile()
+            return 401, {"message": "who are you?"}
+        if (call, say) in self._failing:
+            return 503, {"message": "later"}
         with self._lock:
             if call == "sql":
                 return 200, {"jobs": [], "job_count": 0}
