@@ -9,7 +9,6 @@ from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers
 from airflow_provider_dli.api.call import Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage
-from airflow_provider_dli.api.kinds import KINDS
 from airflow_provider_dli.job import Job, JobState, checked_job_id
 
 ECHOES = "/v9/{project_id}/echoes"
@@ -90,4 +89,3 @@ KIND = JobKind(
     launch=launch,
     tells_cancelled=False,
 )
-KINDS["echo"] = KIND

@@ -11,7 +11,6 @@ from echo.server import EchoServer
 from fakes import context_of, execute
 
 from airflow_provider_dli import compat
-from airflow_provider_dli.api.kinds import KINDS
 from airflow_provider_dli.exceptions import DliError
 from airflow_provider_dli.operators.base import DliJobOperator
 
@@ -21,12 +20,6 @@ class EchoOperator(DliJobOperator):
 
     def work(self, connection):
         return EchoWork("hello")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def not_known_elsewhere():
-    yield
-    KINDS.pop("echo")
 
 
 @pytest.fixture
