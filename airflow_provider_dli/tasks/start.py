@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,31 +47,15 @@ def start(this: ThisTry) -> Job:
     sender = this.client.for_thread(BOUNDED).watching(switch.raise_if_killed)
     # All that a kill needs is there before anything is submitted: a token may end at any moment.
     searcher = this.client.for_thread(URGENT)
-    call = task.job_kind.create(_bounded(this), this.mine)
-    created: list[Job] = []
+    create = partial(sender.send, task.job_kind.create(_bounded(this), this.mine))
     tags = {identity.TI: this.mine.ti, identity.ATTEMPT: this.mine.attempt}
-
-    def create() -> Job:
-        # Once, also when the launch that follows is refused.
-        if not created:
-            created.append(sender.send(call))
-        return created[0]
 
     def find(within: float = 0) -> list[str]:
         # Two threads may look.
         return [job.id for job in look(this, searcher.for_thread(URGENT), tags, within)]
 
-    def submit() -> Job:
-        return switch.submit(create, _launcher(this, sender), timeout=_SUBMIT_WITHIN, find=find)
-
     try:
-        try:
-            job = submit()
-        except DliAuthenticationError:
-            # Refused, so that step has not happened. The thread that sends must not ask Airflow for the connection.
-            if not this.client.access.reread():
-                raise
-            job = submit()
+        job = _submit(this, create, sender, find)
     except DliTemporaryError as error:
         if error.nothing_started:
             raise
@@ -86,9 +70,8 @@ def launched(this: ThisTry, job: Job) -> Job:
     """Launch a job that was created but never started, because its task was lost in between."""
     if job.state is not JobState.CREATED:
         return job
-    switch = this.task.switch
-    launch = _launcher(this, this.client.for_thread(BOUNDED).watching(switch.raise_if_killed))
-    return switch.submit(lambda: job, launch, timeout=_SUBMIT_WITHIN, find=lambda: [job.id])
+    sender = this.client.for_thread(BOUNDED).watching(this.task.switch.raise_if_killed)
+    return _submit(this, lambda: job, sender, lambda: [job.id])
 
 
 def look(
@@ -110,6 +93,29 @@ def look(
         if is_enough(jobs) or machine.monotonic() >= end:
             return jobs
         client.pause(1)
+
+
+def _submit(this: ThisTry, create: Callable[[], Job], sender: DliClient, find: Callable[[], Iterable[str]]) -> Job:
+    """Create a job and launch it; when the credentials are refused, go on with those that Airflow has by now."""
+    created: list[Job] = []
+
+    def create_and_note() -> Job:
+        created.append(create())
+        return created[-1]
+
+    def submit() -> Job:
+        return this.task.switch.submit(create_and_note, _launcher(this, sender), timeout=_SUBMIT_WITHIN, find=find)
+
+    try:
+        return submit()
+    except DliAuthenticationError:
+        # The thread that sends must not ask Airflow for the connection itself.
+        if not this.client.access.reread():
+            raise
+    if not created:
+        return submit()
+    # Only the launch was refused, or the look after it: no second job is created, and none is launched twice.
+    return launched(this, this.client.job(this.task.job_kind, created[-1].id))
 
 
 def _bounded(this: ThisTry) -> object:
