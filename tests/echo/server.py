@@ -52,6 +52,8 @@ class EchoServer:
         self._slow: dict[tuple[str, str], float] = {}
         self._failing: set[tuple[str, str]] = set()
         self._refused: dict[tuple[str, str], Callable[[], None]] = {}
+        #: How often a call has begun, by its name and what its echo says.
+        self.calls: Counter = Counter()
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -91,6 +93,7 @@ class EchoServer:
     def carry_out(self, call, key, query, body):
         """Return status and body of an answer; None when it gets lost."""
         say = body.get("say") or (self.echoes[key].say if key in self.echoes else "")
+        self.calls[call, say] += 1
         time.sleep(self._slow.get((call, say), 0))
         if meanwhile := self._refused.pop((call, say), None):
             meanwhile()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from echo.kind import KIND, EchoWork
+from echo.kind import KIND, EchoWork, create
 from echo.server import EchoServer
-from fakes import context_of, execute
+from fakes import START, TaskInstance, context_of, execute
 
-from airflow_provider_dli import compat
-from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli import compat, identity
+from airflow_provider_dli.exceptions import DliError, DliTaskKilledError
+from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.operators.base import DliJobOperator
 
 
@@ -41,8 +44,45 @@ def connect(server, monkeypatch):
     return run
 
 
-def run():
-    return execute(EchoOperator(task_id="load", dli_conn_id="echo", poll_interval=0.1), context_of())
+def run(task=None, **ti):
+    return execute(task or new_task(), context_of(TaskInstance(**ti)))
+
+
+def new_task():
+    return EchoOperator(task_id="load", dli_conn_id="echo", poll_interval=0.1)
+
+
+def story(server):
+    """Return the state of each echo, and how often it was told to go."""
+    return [(echo.state, echo.told["go"]) for echo in server.of("hello")]
+
+
+def until(found, seconds=10):
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, "it did not come to this"
+        time.sleep(0.01)
+
+
+class Running:
+    """A task that runs in a thread."""
+
+    def __init__(self):
+        self._task = new_task()
+        self._error = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            run(self._task)
+        except Exception as error:
+            self._error = error
+
+    def kill(self):
+        self._task.on_kill()
+        self._thread.join(20)
+        assert isinstance(self._error, DliTaskKilledError), self._error
 
 
 def test_it_is_created_and_launched_once(server, connect):
@@ -51,10 +91,36 @@ def test_it_is_created_and_launched_once(server, connect):
     assert (echo.state, echo.told["create"], echo.told["go"]) == ("done", 1, 1)
 
 
-def test_a_launch_with_a_key_that_was_rotated_is_repeated_and_nothing_is_created_twice(server, connect):
+@pytest.mark.parametrize("call", ["create", "go"])
+def test_a_lost_answer(server, connect, call):
+    server.lose(call, "hello")
+    run()
+    assert story(server) == [("done", 1)]
+
+
+@pytest.mark.parametrize("call", ["create", "go", "look"])
+def test_a_key_that_is_rotated_meanwhile(server, connect, call):
+    """Nothing is created twice, and nothing launched twice."""
+    server.refuse(call, "hello", lambda: connect("two"))
+    run()
+    assert story(server) == [("done", 1)]
+
+
+def test_a_key_that_is_rotated_after_a_lost_answer(server, connect):
+    server.lose("create", "hello")
     server.refuse("go", "hello", lambda: connect("two"))
     run()
-    assert [echo.state for echo in server.of("hello")] == ["done"]
+    assert story(server) == [("done", 1)]
+
+
+def test_what_an_earlier_try_has_only_created_is_launched(server, connect):
+    work, generation = EchoWork("hello"), identity.generation(START, 2)
+    DliHook("echo").send(
+        create(work, identity.Identity("sales", "run 1", "load", -1, 0, generation, 1, "task", work.digest))
+    )
+    assert story(server) == [("new", 0)]
+    run(try_number=2)
+    assert story(server) == [("done", 1)]
 
 
 def test_a_launch_that_is_refused_for_good_leaves_nothing_behind(server, connect):
@@ -74,3 +140,44 @@ def test_a_launch_that_fails_again_and_again_ends(server, connect, monkeypatch):
     with pytest.raises(DliError, match="go of echo"):
         run()
     assert [echo.state for echo in server.of("hello")] == ["broken"]
+
+
+class TestKill:
+    def test_while_it_is_created(self, server, connect):
+        """It is not launched any more."""
+        server.plan("hello", 60)
+        server.slow("create", "hello", 1)
+        running = Running()
+        until(lambda: server.calls["create", "hello"])
+        running.kill()
+        assert story(server) == [("broken", 0)]
+
+    def test_while_it_is_looked_for(self, server, connect):
+        """Nor is one whose answer got lost."""
+        server.plan("hello", 60)
+        server.lose("create", "hello")
+        server.slow("page", "", 1)
+        running = Running()
+        until(lambda: server.calls["page", ""])
+        running.kill()
+        assert story(server) == [("broken", 0)]
+
+    def test_while_it_is_launched(self, server, connect):
+        """The halt may come before the launch: it is repeated."""
+        server.plan("hello", 60)
+        server.slow("go", "hello", 1)
+        running = Running()
+        until(lambda: server.calls["go", "hello"])
+        running.kill()
+        until(lambda: story(server) == [("broken", 1)])
+        [echo] = server.of("hello")
+        assert echo.told["halt"] >= 2
+
+    def test_when_the_answer_to_its_launch_got_lost(self, server, connect):
+        server.plan("hello", 60)
+        server.lose("go", "hello")
+        server.slow("look", "hello", 1)
+        running = Running()
+        until(lambda: server.calls["look", "hello"])
+        running.kill()
+        assert story(server) == [("broken", 1)]
