@@ -104,7 +104,7 @@ def test_a_lost_answer(echo_airflow, server, play, call):
     say = play("echo_once", 2, lose=call)
     echo_airflow.api.wait_for_state("echo_once", say, state="success")
     [echo] = server.of(say)
-    assert (echo.state, echo.humming_since is not None) == ("done", True)
+    assert (echo.state, echo.told["create"], echo.told["go"]) == ("done", 1, 1)
 
 
 def test_reattach(echo_airflow, server, play):
@@ -113,7 +113,8 @@ def test_reattach(echo_airflow, server, play):
     echo_airflow.task_processes("echo_retried", say, "job").task.kill()
     echo_airflow.api.wait_for_state("echo_retried", say, state="success", timeout=90)
     assert echo_airflow.api.task_instance("echo_retried", say, "job")["try_number"] == 2
-    assert moods(server, say) == ["done"]
+    [echo] = server.of(say)
+    assert (echo.state, echo.told["go"], echo.told["halt"]) == ("done", 1, 0)
 
 
 def test_clear(echo_airflow, server, play):
