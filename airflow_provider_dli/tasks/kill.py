@@ -229,7 +229,7 @@ class KillSwitch:
 
         :param create: Creates the job.
         :param launch: Starts what was created, where that is a step of its own; returns the job. Not called after a
-            kill.
+            kill that cancels.
         :param timeout: Seconds after which the answer counts as lost.
         :param find: Looks for the job, once; returns its id, if it is there. Called in a thread.
         """
@@ -239,7 +239,7 @@ class KillSwitch:
                 job = create()
                 self._jobs.setdefault(job.id, _Followed())
                 self._launching = launch is not None
-                if launch is None or self._unwanted:
+                if launch is None or (self._unwanted and self._cancel is not None):
                     return job
                 try:
                     return launch(job)

@@ -48,8 +48,8 @@ def run(task=None, **ti):
     return execute(task or new_task(), context_of(TaskInstance(**ti)))
 
 
-def new_task():
-    return EchoOperator(task_id="load", dli_conn_id="echo", poll_interval=0.1)
+def new_task(**arguments):
+    return EchoOperator(task_id="load", dli_conn_id="echo", poll_interval=0.1, **arguments)
 
 
 def story(server):
@@ -67,8 +67,8 @@ def until(found, seconds=10):
 class Running:
     """A task that runs in a thread."""
 
-    def __init__(self):
-        self._task = new_task()
+    def __init__(self, **arguments):
+        self._task = new_task(**arguments)
         self._error = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -181,3 +181,10 @@ class TestKill:
         until(lambda: server.calls["look", "hello"])
         running.kill()
         assert story(server) == [("broken", 1)]
+
+    def test_that_leaves_the_job_alone_lets_it_be_launched(self, server, connect):
+        server.slow("create", "hello", 1)
+        task = Running(cancel_on_kill=False)
+        until(lambda: server.calls["create", "hello"])
+        task.kill()
+        until(lambda: story(server) == [("done", 1)])
