@@ -803,8 +803,6 @@ QUICK = {
     "task-term": "answer",
     "task-kill": "submit",
     "last-try-kill": "wait",
-    "scheduler": "wait",
-    "api-server-term": "wait",
     "pause": "wait",
     "clear-done": "wait",
     "mark-failed-deferred": "slow",
@@ -813,4 +811,4 @@ QUICK = {
     "execution-timeout-deferred": "wait",
     "triggerer-term": "wait",
 }
-"""Every path but the slowest at one moment, for a run of two minutes; not at "late", "unanswered", nor on a bad day of DLI."""
+"""Most paths at one moment, for a run of two minutes: not those that are played alone but one; not at "late", "unanswered", nor on a bad day of DLI."""
