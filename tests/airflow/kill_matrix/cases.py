@@ -811,4 +811,4 @@ QUICK = {
     "execution-timeout-deferred": "wait",
     "triggerer-term": "wait",
 }
-"""Most paths at one moment, for a run of two minutes: not those that are played alone but one; not at "late", "unanswered", nor on a bad day of DLI."""
+"""One moment of most paths, for a run of two minutes. Cases that are slow, or played alone, are left to the matrix."""
