@@ -18,8 +18,14 @@ from airflow_provider_dli.exceptions import DliValueError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from airflow_provider_dli.job import Job
+
 FORMAT = "1"
 MAX_KEY, MAX_VALUE = 128, 255
+# Names of jobs hold so many digits of `airflow_ti`.
+_TI_IN_NAME = 24
+# What stands for "airflow_" in the settings of a Spark batch.
+_SETTING = "spark.airflow."
 
 TI, ATTEMPT, DEPLOYMENT = "airflow_ti", "airflow_attempt", "airflow_deployment"
 DAG, RUN, TASK = "airflow_dag", "airflow_run", "airflow_task"
@@ -31,6 +37,7 @@ _KEY = re.compile(r"(?! )(?!_sys_)[A-Za-z0-9 _.:+@-]*[A-Za-z0-9_.:+@-]")
 _VALUE = re.compile(r"[A-Za-z0-9 _.:+@-]*")
 # Never part of an escape, so a cut name cannot be taken for a whole one.
 _CUT_MARK = "@-"
+_NAME = re.compile(rf".*-([0-9a-f]{{{_TI_IN_NAME}}})-({FORMAT}:.*)")
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,82 @@ def merged_tags(user_tags: Mapping[str, Any], ours: Mapping[str, str]) -> dict[s
             )
         tags[key] = value
     return {**tags, **ours}
+
+
+def settings(tags: Mapping[str, str]) -> dict[str, str]:
+    """Write the tags of a job as settings of Spark, for a kind without tags."""
+    return {f"{_SETTING}{key.removeprefix('airflow_')}": value for key, value in tags.items()}
+
+
+def from_settings(conf: Mapping[str, Any]) -> dict[str, str]:
+    """Read back what :func:`settings` wrote, among other settings."""
+    return {
+        f"airflow_{key.removeprefix(_SETTING)}": value
+        for key, value in conf.items()
+        if key.startswith(_SETTING) and isinstance(value, str)
+    }
+
+
+def description(tags: Mapping[str, str], limit: int) -> str:
+    """Write the tags of a job as a description of at most so many characters; names that do not fit are cut."""
+    found = dict(tags)
+    names = [key for key in (TASK, RUN, DAG) if key in found]
+    while len(text := json.dumps(found, separators=(",", ":"))) > limit:
+        # A little at a time, so that something is left of each.
+        longest = max(names, key=lambda key: len(found[key]))
+        kept = found[longest].removesuffix(_CUT_MARK)[:-8]
+        # Not in the middle of an escape.
+        found[longest] = re.sub(r"@[0-9a-f]?$", "", kept) + _CUT_MARK
+    return text
+
+
+def from_description(text: str) -> dict[str, str]:
+    """Read back what :func:`description` wrote; nothing, when it is somebody else's text."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in pairs if key in _RESERVED and isinstance(value, str)}
+
+
+def readable_name(mine: Identity) -> str:
+    """Return the beginning of a name that tells people whose job it is, of letters, digits, ``-`` and ``_``."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", f"{mine.dag_id}-{mine.task_id}")
+
+
+def name(prefix: str, ending: str, limit: int) -> str:
+    """Return the name of a job: readable, cut to the limit, with an ending by which it is found again."""
+    return f"{prefix[: limit - len(ending) - 1]}-{ending}"
+
+
+def long_ending(mine: Identity) -> str:
+    """Return the ending of a name that may have any characters: it says what :func:`from_name` reads."""
+    return f"{mine.ti[:_TI_IN_NAME]}-{mine.attempt}"
+
+
+def short_ending(mine: Identity) -> str:
+    """Return the ending of a name that has letters, digits, ``-`` and ``_`` only: another one for each try."""
+    return f"{mine.ti[:_TI_IN_NAME]}-{hashlib.sha256(mine.attempt.encode()).hexdigest()[:8]}"
+
+
+def from_name(name: str) -> dict[str, str]:
+    """Read back from a name what :func:`long_ending` wrote; of the value of ``airflow_ti`` only the first digits."""
+    found = _NAME.fullmatch(name)
+    tags = {TI: found[1], ATTEMPT: found[2]} if found else {}
+    return tags if read_attempt(tags) else {}
+
+
+def fits(job: Job, wanted: Mapping[str, str]) -> bool:
+    """
+    Whether a job has these tags.
+
+    Of a job that only its name tells of, what the name does not say counts as the same.
+    """
+    if job.is_proved:
+        return wanted.items() <= job.tags.items()
+    short = {**wanted, TI: wanted[TI][:_TI_IN_NAME]} if TI in wanted else wanted
+    return bool(job.tags) and all(job.tags[key] == value for key, value in short.items() if key in job.tags)
 
 
 def escape(name: str) -> str:

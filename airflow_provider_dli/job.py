@@ -21,6 +21,8 @@ class JobState(StrEnum):
     LAUNCHING = "LAUNCHING"
     RUNNING = "RUNNING"
     SCALING = "SCALING"
+    STOPPING = "STOPPING"
+    STOP_FAILED = "STOP_FAILED"  # it may still run
     FINISHED = "FINISHED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -36,6 +38,39 @@ class JobState(StrEnum):
         """Whether the job did all its work."""
         return self is JobState.FINISHED
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the job stays in this state until somebody starts it."""
+        return self is JobState.CREATED or not self.is_active
+
+
+class Goal(StrEnum):
+    """What a task or a sensor waits for."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+
+    def ends_wait(self, state: JobState) -> bool:
+        """Whether a job in this state is waited for no longer: it is there, or it will not get there."""
+        # A stop that has failed is not tried again by DLI: somebody has to.
+        return not state.is_active or state is JobState.STOP_FAILED or self.is_reached(state)
+
+    def is_reached(self, state: JobState) -> bool:
+        """Whether a job in this state is what was waited for."""
+        return state.is_success or (self is Goal.RUNNING and state is JobState.RUNNING)
+
+
+def goal_of(wait_for: str) -> Goal:
+    """
+    Return the goal of this name.
+
+    :raises DliValueError: There is none; lists those that there are.
+    """
+    if wait_for not in list(Goal):
+        known = " or ".join(f'"{goal}"' for goal in Goal)
+        raise DliValueError(f"wait_for must be {known}, not {wait_for!r}.", field="wait_for")
+    return Goal(wait_for)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -50,11 +85,16 @@ class Job:
     :param message: DLI's message; of a failed job, the reason.
     :param job_type: DLI's type of the statement, such as ``QUERY``, ``INSERT`` or ``DDL``.
     :param queue_name: Queue that runs it.
+    :param name: Its name, of a kind that has names.
     :param statement: The SQL text.
     :param start_time: When it was submitted.
+    :param launched_at: When it was last started, of a kind that is created first and can be started again.
     :param duration: How long it has run, by DLI's own clock; None before it starts.
     :param result_count: Number of rows returned or inserted; None when DLI does not say.
-    :param tags: Its tags. Of a kind without tags, what its name or description says instead.
+    :param tags: Its tags. Of a kind without tags, what its settings, description or name say instead.
+    :param is_proved: Whether that can be relied upon. A name alone proves nothing: such a job is never cancelled.
+    :param may_recover: Whether DLI may start the job again by itself after a failure.
+    :param log: The last lines of its log, where DLI shows them with the job.
     """
 
     id: str
@@ -65,27 +105,35 @@ class Job:
     message: str = ""
     job_type: str = ""
     queue_name: str = ""
+    name: str = ""
     statement: str = ""
     start_time: DateTime | None = None
+    launched_at: DateTime | None = None
     duration: Duration | None = None
     result_count: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    is_proved: bool = True
+    may_recover: bool = False
+    log: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.title} {self.id}"
 
-    def require_success(self) -> Job:
+    def require(self, goal: Goal = Goal.FINISHED) -> Job:
         """
-        Return the job when it ended well: the one rule by which an operator or a sensor passes or fails.
+        Return the job when all is well: the one rule by which an operator or a sensor passes or fails.
 
+        :param goal: What it was waited for. Default: that it finishes.
         :raises DliJobError: It failed or was cancelled, by whomever. Says why and shows the first lines of
             the statement.
         """
-        if self.state.is_success:
+        if goal.is_reached(self.state):
             return self
         lines = [f"{self} ended {self.status}: {self.message or 'DLI gives no reason'}"]
-        if self.state is JobState.CANCELLED and not self.message:
-            lines = [f"{self} was cancelled, by a user, another client or the bound `dli.sql.job.timeout`"]
+        if self.state is JobState.STOP_FAILED:
+            lines = [f"{self} could not be stopped and may still run ({self.status}). {self.message}".rstrip()]
+        elif self.state is JobState.CANCELLED and not self.message:
+            lines = [f"{self} was cancelled, by a user, another client or a time limit of DLI"]
         shown = self.statement.strip().splitlines()[:3]
         raise DliJobError("\n".join([*lines, *(f"    {clean(line, 200)}" for line in shown)]), job=self)
 
@@ -97,15 +145,21 @@ class Cancellation:
 
     :param job_id: The job.
     :param accepted: True when DLI took the request; False when the job was over before.
-    :param state: The end state of a job that was over before; None when the request was taken, for then only
+    :param state: The state of a job that did not run before; None when the request was taken, for then only
         a status call can tell how the job ends.
+    :param was_removed: Whether the job had never been started, and was deleted.
     """
 
     job_id: str
     accepted: bool
     state: JobState | None = None
+    was_removed: bool = False
 
     def __str__(self) -> str:
+        if self.was_removed:
+            return "it was never started, and is deleted"
+        if self.state is JobState.CREATED:
+            return "it was never started"
         return "DLI accepted the cancel" if self.accepted else f"it was over before ({self.state})"
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote
 
 #: The most characters that are shown of a message, and of a code, a state, a name or an id.
@@ -28,6 +29,9 @@ def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ())
     """
     # Before anything is cut or changed: a piece of a secret would not be found.
     text = _mask(text, secrets)
+    # Nearly all text: a page of a list has hundreds.
+    if len(text) <= limit and text.isascii() and text.isprintable() and "  " not in text and text == text.strip(" "):
+        return text
     # Several times the limit, for blanks may collapse. The whole may be as long as the largest answer.
     head = text[: 16 * limit]
     line = _BLANKS.sub(" ", head).strip(" ")
@@ -69,14 +73,18 @@ def _visible(character: str) -> str:
 
 
 def _mask(text: str, secrets: Iterable[str]) -> str:
-    forms = {form for secret in secrets if secret for form in _forms(secret)}
-    # The longest first: one form may be a part of another.
-    for form in sorted(forms, key=len, reverse=True):
+    for form in _forms(tuple(secrets)):
         text = text.replace(form, "***")
     return text
 
 
-def _forms(secret: str) -> Iterable[str]:
-    in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
-    # Some writers of JSON escape the slash too.
-    return secret, *in_json, *(form.replace("/", "\\/") for form in in_json), quote(secret, safe="")
+# A page of a list has hundreds of texts.
+@lru_cache(maxsize=8)
+def _forms(secrets: tuple[str, ...]) -> list[str]:
+    """Return how secrets may be spelled; the longest first, for one may be a part of another."""
+    forms = set()
+    for secret in filter(None, secrets):
+        in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+        # Some writers of JSON escape the slash too.
+        forms.update([secret, *in_json, *(form.replace("/", "\\/") for form in in_json), quote(secret, safe="")])
+    return sorted(forms, key=len, reverse=True)

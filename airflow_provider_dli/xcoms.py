@@ -12,16 +12,21 @@ if TYPE_CHECKING:
 JOB_ID = "job_id"
 # Airflow 3 looks for the address of a button under this name.
 CONSOLE_URL = "_link_DliJobLink"
+# Set for a job that a kill leaves alone.
+IS_FOREIGN = "job_is_foreign"
 
 
-def announce(ti: Any, job_id: str, console_url: str | None) -> None:
+def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool = False) -> None:
     """
     Make a job known to other tasks and people, whatever ``do_xcom_push`` says.
 
     :param ti: Airflow's task instance.
     :param job_id: The job.
     :param console_url: Address of the jobs in the cloud's console, if it is known.
+    :param is_foreign: Whether the job may be somebody else's: then a kill leaves it alone.
     """
+    if is_foreign:
+        ti.xcom_push(key=IS_FOREIGN, value=True)
     ti.xcom_push(key=JOB_ID, value=job_id)
     if console_url:
         ti.xcom_push(key=CONSOLE_URL, value=console_url)
@@ -31,3 +36,8 @@ def announced_job_id(key: TaskInstanceKey) -> str | None:
     """Return the job that a task instance has announced in its current try; None when there is none yet."""
     found = compat.xcom(key, JOB_ID)
     return None if found is None else str(found)
+
+
+def is_foreign(key: TaskInstanceKey) -> bool:
+    """Whether the job that a task instance has announced may be somebody else's."""
+    return bool(compat.xcom(key, IS_FOREIGN))

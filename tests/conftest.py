@@ -33,7 +33,9 @@ def dli() -> Iterator[LocalDli]:
 
 
 @pytest.fixture(scope="session")
-def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
+def airflow(
+    dli: LocalDli, bytecode: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalAirflow]:
     """Airflow with short cycles and a *Test* button, the DAGs in `dags/` folders here and the example DAGs."""
     dags = tmp_path_factory.mktemp("airflow") / "dags"
     for folder in Path(__file__).parent.glob("*/dags"):
@@ -47,6 +49,8 @@ def airflow(dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFact
     settings["core.parallelism"] = 16
     env = {**dli.connection_env(), **canaries(dli), "ON_CALL": "on-call@example.org"}
     env["PYTHONPATH"] = str(Path(__file__).parent)
+    if request.config.option.markexpr == "not matrix":
+        env["KILL_MATRIX_KINDS"] = "sql"
     with LocalAirflow(dags, env=env, settings=settings, task_api_apart=True) as airflow:
         yield airflow
 

@@ -50,7 +50,9 @@ def read(folder: Path, home: Path, python: str = sys.executable, **settings: str
 def check(found: dict[str, Any]) -> None:
     """Assert that all DAGs work as they stand, and that the first of the README loads the day that has just ended."""
     assert found["errors"] == {}
-    assert {"sales", "daily_load", "dli_sql", "dli_cancel", "dli_deferred", "dli_sweep"} <= set(found["dags"])
+    assert {"sales", "daily_load", "dli_sql", "dli_cancel", "dli_deferred", "dli_queue", "dli_sweep"} <= set(
+        found["dags"]
+    )
     for name, dag in found["dags"].items():
         assert dag["start_date"] or not dag["scheduled"], f"{name} has a schedule and no start_date"
         assert not (dag["scheduled"] and dag["catchup"]), f"{name} runs for all days since its start"

@@ -35,6 +35,7 @@ def error_of(
     body: Any,
     *,
     hints: Mapping[type[DliError], str] = MappingProxyType({}),
+    advice: Mapping[str, str] = MappingProxyType({}),
     retry_after: float | None = None,
     secrets: Collection[str] = (),
 ) -> DliError:
@@ -48,6 +49,7 @@ def error_of(
     :param status: HTTP status of the answer.
     :param body: The parsed JSON body, or its text when it was not JSON.
     :param hints: What to do, by the class of the error.
+    :param advice: What to do, by a word of DLI's message, in lower case; the first one counts.
     :param retry_after: Seconds the server asked to wait; None when it did not.
     :param secrets: What must not be shown, should the answer repeat it.
     """
@@ -59,10 +61,18 @@ def error_of(
     message = f"{what} failed: {(text or 'no reason given').rstrip('.')} ({details})"
     if kind in hints:
         message = f"{message}. {hints[kind]}"
+    if (found := next((advice[word] for word in advice if word in text.lower()), None)) is not None:
+        message = f"{message}. {found}"
     fields: dict[str, Any] = {"status": status, "code": code or None, "request_id": request_id or None}
     if issubclass(kind, DliTemporaryError):
         fields.update(retry_after=retry_after, nothing_started=status == 429)
     return kind(message, **fields)
+
+
+def says_failed(part: object) -> bool:
+    """Whether a part of an answer says that the call has failed, though its status says otherwise."""
+    flag = part.get("is_success") if isinstance(part, Mapping) else None
+    return flag is False or (isinstance(flag, str) and flag.lower() == "false")
 
 
 def job_id(value: object, problem: str) -> str:
@@ -71,6 +81,24 @@ def job_id(value: object, problem: str) -> str:
     except DliValueError:
         # Temporary, so that the caller looks for the job: it was started.
         raise DliTemporaryError(problem) from None
+
+
+def jobs_of(what: str, body: Mapping[str, Any], field: str, count_field: str) -> list[Any]:
+    """
+    Return the jobs of one page of a list.
+
+    :param what: What was asked for, such as ``list of SQL jobs``.
+    :param body: The answer.
+    :param field: Where the jobs are.
+    :param count_field: Where their number is.
+    :raises DliTemporaryError: They are not there: taken for an empty list, it would have a job started twice.
+    """
+    jobs = body.get(field)
+    if jobs is None and count(body.get(count_field)) == 0:
+        return []
+    if not isinstance(jobs, list):
+        raise DliTemporaryError(f"{what}: DLI's answer holds no list of jobs")
+    return jobs
 
 
 def moment(milliseconds: object) -> DateTime | None:

@@ -55,6 +55,9 @@ class Call(Generic[T]):
     :param timeout: Seconds between two pieces of the answer, where the call is known to take longer than
         the connection's own ``timeout``.
     :param iam_action: The IAM action the caller needs, named in the error when it is missing.
+    :param tells_success: False where ``is_success`` means nothing.
+    :param answers_loosely: Whether the answer may be an array, or empty; ``read`` then gets ``{"elements": [...]}``.
+    :param advice: What to do about a refusal, by a word of DLI's message, in lower case.
     """
 
     what: str
@@ -69,6 +72,9 @@ class Call(Generic[T]):
     repeatable: bool = False
     timeout: float | None = None
     iam_action: str | None = None
+    tells_success: bool = True
+    answers_loosely: bool = False
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     def url_path(self, project_id: str) -> str:
         """Return path and query as they go over the wire; a signature covers exactly this text."""

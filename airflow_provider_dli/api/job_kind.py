@@ -25,6 +25,10 @@ class Work(Protocol):
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, for people."""
 
+    @property
+    def existing_job_id(self) -> str | None:
+        """The job to start, where the work is to start one that exists; None where a job is created for it."""
+
 
 W = TypeVar("W", bound=Work)
 
@@ -37,15 +41,25 @@ class Query:
     :param tags: Only jobs with these tags. DLI's match may be fuzzy, or missing: compare again.
     :param status: Only jobs in this state of DLI.
     :param queue_name: Only jobs of this queue.
+    :param name: Only jobs of this name. DLI's match may be fuzzy: compare again.
     :param before: Only jobs submitted before this moment, in milliseconds since the epoch.
+    :param since: No jobs submitted before this moment are needed, in milliseconds since the epoch.
     :param page: The page, from 1.
+    :param offset: Number of jobs before this page; None when all pages before are full.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
     status: str | None = None
     queue_name: str | None = None
+    name: str | None = None
     before: int | None = None
+    since: int | None = None
     page: int = 1
+    offset: int | None = None
+
+    def jobs_before(self, page_size: int) -> int:
+        """Return the number of jobs to skip."""
+        return (self.page - 1) * page_size if self.offset is None else self.offset
 
 
 @dataclass(frozen=True)
@@ -69,12 +83,19 @@ class JobKind(Generic[W]):
     :param name: Its name, such as ``"sql"``: the parameter ``kind`` of operators, sensor and trigger.
     :param create: Creates a job that carries an identity. Unless there is ``launch``, the job starts too.
     :param status: Asks for the state of a job.
-    :param stop: Cancels a job. Doing it twice does no harm.
+    :param stop: Cancels a job. Doing it twice does no harm, but may be refused: then the state of the job counts.
     :param page: Lists one page of jobs, newest first.
     :param page_size: Jobs on a full page.
+    :param most_pages: DLI shows no more pages of one query. Default 100.
     :param active: The active states of DLI that a list can be asked for, in the order in which a job goes through them:
         asked for one by one, no job is missed that moves to the next state meanwhile.
     :param launch: Starts a job that was created; None where creating it does that.
+    :param detail: Says more of a job than ``status`` does: why it failed. None where there is no such call.
+    :param log: Returns the last lines of a job's log; None where DLI has none.
+    :param stop_with_savepoint: Cancels a job once its state is saved; None where jobs have no savepoints.
+    :param discard: Deletes a job that does not run; None where DLI has no such call.
+    :param name_of: The name of the job of one try; None where jobs have no names, and are found by their tags.
+    :param names_are_unique: Whether DLI refuses a second job of a name: then a create may be repeated.
     :param progress: Asks how far a running job is, from 0 to 1; None where DLI has no such call.
     :param tells_cancelled: Whether DLI has different end states for a cancelled and a failed job.
     """
@@ -86,6 +107,13 @@ class JobKind(Generic[W]):
     page: Callable[[Query], Call[JobPage]]
     page_size: int
     active: tuple[str, ...]
-    launch: Callable[[str], Call[Any]] | None = None
+    launch: Callable[[str, W], Call[Any]] | None = None
+    detail: Callable[[str], Call[Job]] | None = None
+    log: Callable[[str, int], Call[list[str]]] | None = None
+    stop_with_savepoint: Callable[[str], Call[Any]] | None = None
+    discard: Callable[[str], Call[Any]] | None = None
+    name_of: Callable[[W, Identity], str] | None = None
+    names_are_unique: bool = False
     progress: Callable[[str], Call[float | None]] | None = None
     tells_cancelled: bool = True
+    most_pages: int = 100

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_dli.api import sql
+from airflow_provider_dli.api import flink, spark, sql
 from airflow_provider_dli.api.job_kind import JobKind
 from airflow_provider_dli.exceptions import DliValueError
 
-KINDS: dict[str, JobKind[Any]] = {kind.name: kind for kind in (sql.KIND,)}
+KINDS: dict[str, JobKind[Any]] = {kind.name: kind for kind in (sql.KIND, spark.KIND, flink.KIND)}
 
 
 def kind_of(name: str) -> JobKind[Any]:

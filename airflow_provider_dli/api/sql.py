@@ -7,17 +7,16 @@ type ``sql``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api import answers
+from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
-from airflow_provider_dli.job import Job, JobState, checked_job_id
+from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
 
 # The service cuts a synchronous statement after two minutes; a submit must outwait that.
@@ -28,8 +27,6 @@ PAGE_SIZE = 100
 
 # The setting after which DLI cancels a job by itself, in seconds.
 _JOB_TIMEOUT = "dli.sql.job.timeout"
-
-_NAME = re.compile(r"(?!_)(?![0-9]+$)[A-Za-z0-9_]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,10 @@ class SqlWork:
         settings = sorted([str(key), conf_text(value)] for key, value in self.settings.items())
         return identity.digest([self.sql, self.database, self.queue_name, settings])
 
+    @property
+    def existing_job_id(self) -> None:
+        """None: a statement is always submitted."""
+
     def bounded(self, seconds: int) -> SqlWork:
         """Return the same work, which DLI cancels by itself after so many seconds."""
         return self if _JOB_TIMEOUT in self.conf else replace(self, bound=seconds)
@@ -117,8 +118,8 @@ def submit(
         )
     if not statement.strip():
         raise DliValueError("sql is empty: give one SQL statement as text.", field="sql")
-    _check_name("database", database)
-    _check_name("queue_name", queue_name)
+    checks.name("database", database)
+    checks.name("queue_name", queue_name)
     body: dict[str, Any] = {"sql": statement}
     if database:
         body["currentdb"] = database
@@ -305,16 +306,11 @@ def list_jobs(
     """
 
     def read(answer: Answer) -> JobPage:
-        jobs, count = answer.body.get("jobs"), answers.count(answer.body.get("job_count"))
-        if jobs is None and count == 0:
-            jobs = []
-        # An answer that is taken for an empty list by mistake would have a job started twice.
-        if not isinstance(jobs, list):
-            raise DliTemporaryError("list of SQL jobs: DLI's answer holds no list of jobs")
+        jobs = answers.jobs_of("list of SQL jobs", answer.body, "jobs", "job_count")
         problem = "list of SQL jobs: DLI's answer holds a job without a usable id"
         return JobPage(
             jobs=[_read_job(answer, job, answers.job_id(job.get("job_id"), problem)) for job in jobs],
-            job_count=count or 0,
+            job_count=answers.count(answer.body.get("job_count")) or 0,
         )
 
     return Call(
@@ -354,17 +350,8 @@ def conf_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_name(field: str, name: str | None) -> None:
-    if name and not _NAME.fullmatch(name):
-        raise DliValueError(
-            f"{field}: DLI does not take the name {name!r}: 1 to 128 letters, digits and _, not digits only, not "
-            "starting with _.",
-            field=field,
-        )
-
-
 def _path(job_id: str, version: str = "v1.0") -> str:
-    return f"/{version}/{{project_id}}/jobs/{escape(checked_job_id(job_id))}"
+    return f"/{version}/{{project_id}}/jobs/{escape(checks.job_id(job_id))}"
 
 
 def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:

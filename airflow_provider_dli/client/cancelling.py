@@ -7,19 +7,24 @@ connection of its own, and a refusal counts only when the job is over, or when i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import machine
+from airflow_provider_dli import identity, machine
 from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError
-from airflow_provider_dli.threads import SLICE, Mailbox
+from airflow_provider_dli.job import Cancellation, JobState
+from airflow_provider_dli.threads import SLICE, Mailbox, run_in_thread
 
 if TYPE_CHECKING:
+    from airflow_provider_dli.api.job_kind import JobKind
+    from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.patience import Patience
-    from airflow_provider_dli.job import Cancellation
 
 # After this many seconds without an answer, another request is sent.
 HEDGE_AFTER = 1.0
+# After this many seconds, a request that hangs counts as unanswered.
+_BOUND = 10.0
 # How many requests may wait for their answers at the same time.
 _MOST_UNANSWERED = 4
 # The first pause after a refusal, in seconds; each is twice as long as the one before.
@@ -47,33 +52,124 @@ def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience) -
         except Exception as error:  # the edge of a thread; the waiting thread handles it
             outcomes.put(error)
 
-    end, next_at = machine.monotonic() + patience.give_up_after, 0.0
-    unanswered, pause, is_first = 0, _FIRST_PAUSE, True
-    last: Exception = DliTemporaryError(f"{what} failed: no answer within {patience.give_up_after:.0f} s")
+    requests = _Requests(what, patience)
     while True:
-        now = machine.monotonic()
-        may_send = is_first or (now < end and unanswered < _MOST_UNANSWERED)
-        if may_send and now >= next_at:
+        if requests.may_send():
             machine.start_thread(send)
-            is_first = False
-            unanswered += 1
-            next_at = now + HEDGE_AFTER * unanswered
-        outcome = outcomes.get(min(SLICE, max(next_at - now, 0)) if may_send else SLICE)
+            requests.sent()
+        outcome = outcomes.get(min(SLICE, requests.next_in()))
         if outcome is None:
             patience.watch()
-            # Each request is bounded, so it is not waited for in vain.
-            if unanswered == 0 and machine.monotonic() >= end:
-                raise last
-            continue
-        unanswered -= 1
+            requests.check_time()
+        elif (cancellation := requests.result(outcome)) is not None:
+            return cancellation
+
+
+async def cancel_in_loop(attempt: Callable[[], Cancellation], what: str, patience: Patience) -> Cancellation:
+    """
+    Cancel a job like :func:`cancel`, but without threads that wait: a triggerer cancels hundreds at the same time.
+
+    :param attempt: See there. It may hang: after 10 s it counts as unanswered.
+    """
+    requests = _Requests(what, patience)
+    unanswered: set[asyncio.Task[Cancellation]] = set()
+    try:
+        while True:
+            if requests.may_send():
+                unanswered.add(asyncio.create_task(asyncio.wait_for(run_in_thread(attempt), _BOUND)))
+                requests.sent()
+            if not unanswered:
+                await asyncio.sleep(requests.next_in())
+                requests.check_time()
+                continue
+            answered, unanswered = await asyncio.wait(
+                unanswered, timeout=requests.next_in(), return_when=asyncio.FIRST_COMPLETED
+            )
+            for each in answered:
+                if (cancellation := requests.result(_outcome(each, what))) is not None:
+                    return cancellation
+    finally:
+        for each in unanswered:
+            each.cancel()  # (What is on its way to DLI gets there.)
+
+
+def without_cancel(client: DliClient, kind: JobKind[Any], job_id: str, *, keep_draft: bool) -> Cancellation | None:
+    """
+    Look at a job whose cancel DLI has refused; return what became of it, None when it still has to be cancelled.
+
+    :param client: Asks DLI.
+    :param kind: The job's kind.
+    :param job_id: The job.
+    :param keep_draft: Whether to keep a job that was never started, because it may be about to.
+    """
+    job = client.job(kind, job_id)
+    if job.state is JobState.STOPPING:
+        return Cancellation(job_id, accepted=True)
+    if job.state is JobState.CREATED and kind.discard is not None:
+        # What a user has drafted is not for us to delete.
+        is_ours = job.is_proved and identity.read_attempt(job.tags) is not None
+        if is_ours and not keep_draft:
+            client.send(kind.discard(job_id))
+            return Cancellation(job_id, accepted=False, state=job.state, was_removed=True)
+        return Cancellation(job_id, accepted=False, state=job.state)
+    return None if job.state.is_active else Cancellation(job_id, accepted=False, state=job.state)
+
+
+def _outcome(request: asyncio.Task[Cancellation], what: str) -> Cancellation | Exception:
+    try:
+        return request.result()
+    except TimeoutError:
+        return DliTemporaryError(f"{what} failed: no complete answer within {_BOUND:.0f} s")
+    except Exception as error:  # the edge of a thread; what waits for it handles it
+        return error
+
+
+class _Requests:
+    """When the next request of a cancel is sent, and what its answers mean."""
+
+    def __init__(self, what: str, patience: Patience) -> None:
+        self._patience = patience
+        self._end = machine.monotonic() + patience.give_up_after
+        self._next_at = 0.0
+        self._unanswered = 0
+        self._pause = _FIRST_PAUSE
+        self._is_first = True
+        self._last: Exception = DliTemporaryError(f"{what} failed: no answer within {patience.give_up_after:.0f} s")
+
+    def may_send(self) -> bool:
+        now = machine.monotonic()
+        return self._is_first or (now < self._end and self._unanswered < _MOST_UNANSWERED and now >= self._next_at)
+
+    def sent(self) -> None:
+        self._is_first = False
+        self._unanswered += 1
+        self._next_at = machine.monotonic() + HEDGE_AFTER * self._unanswered
+
+    def next_in(self) -> float:
+        """Seconds until it may be that another one is to be sent."""
+        now = machine.monotonic()
+        if now >= self._end or self._unanswered >= _MOST_UNANSWERED:
+            return SLICE
+        return max(self._next_at - now, 0)
+
+    def check_time(self) -> None:
+        """Give up when the time is over; each request is bounded, so none is waited for in vain."""
+        if self._unanswered == 0 and machine.monotonic() >= self._end:
+            raise self._last
+
+    def result(self, outcome: Cancellation | Exception) -> Cancellation | None:
+        """Return what counts; None when the cancel has to be repeated."""
+        self._unanswered -= 1
         if not isinstance(outcome, Exception):
             return outcome
         if not isinstance(outcome, DliError):
             raise outcome
-        is_certain = isinstance(last, SAID_TWICE) if isinstance(outcome, SAID_TWICE) else isinstance(outcome, PERMANENT)
-        if is_certain:
+        was_said = isinstance(self._last, SAID_TWICE)
+        if was_said if isinstance(outcome, SAID_TWICE) else isinstance(outcome, PERMANENT):
             raise outcome
-        last = outcome
+        self._last = outcome
         asked_for = outcome.retry_after if isinstance(outcome, DliTemporaryError) else None
-        next_at = machine.monotonic() + min(max(pause, asked_for or 0), patience.longest_pause)
-        pause *= 2
+        longest = self._patience.longest_pause
+        self._next_at = machine.monotonic() + min(max(self._pause, asked_for or 0), longest)
+        self._pause *= 2
+        return None

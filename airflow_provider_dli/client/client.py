@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from airflow_provider_dli import machine
 from airflow_provider_dli.api import iam
 from airflow_provider_dli.client import exchange
-from airflow_provider_dli.client.cancelling import cancel
+from airflow_provider_dli.client.cancelling import cancel, without_cancel
 from airflow_provider_dli.client.credentials import credentials_of
+from airflow_provider_dli.client.finding import list_jobs
 from airflow_provider_dli.client.patience import IN_THREAD, Patience
 from airflow_provider_dli.exceptions import (
     PERMANENT,
@@ -22,12 +24,11 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.job import Cancellation
+from airflow_provider_dli.job import Cancellation, JobState
 from airflow_provider_dli.threads import call_in_thread, pause
 
 if TYPE_CHECKING:
     import requests
-    from pendulum import DateTime
     from tenacity import RetryCallState
 
     from airflow_provider_dli.api.call import Call
@@ -40,8 +41,11 @@ T = TypeVar("T")
 # The shortest pause before a call is repeated, in seconds; the pauses double, with jitter.
 FIRST_PAUSE = 0.5
 
-# DLI shows no more pages than this of one query.
-_MAX_PAGES = 100
+# For how long an HTTP connection that has answered is trusted with the first request of a cancel, in seconds.
+_WARM_FOR = 5.0
+
+# How long a job that has failed may take until DLI starts it again by itself, in seconds.
+_RECOVERS_WITHIN = 2.0
 
 
 class Log(Protocol):
@@ -68,6 +72,8 @@ class Access:
         self._read = read
         self._log = log
         self._connection: DliConnection | None = None
+        # What has just answered a cancel, and when.
+        self._warm: deque[tuple[DliClient, float]] = deque()
 
     def connection(self) -> DliConnection:
         """
@@ -85,6 +91,23 @@ class Access:
         if was is not None and connection != was:
             self._log.info("Connection %r has changed and is used from now on.", connection.conn_id)
         return connection != was
+
+    def warm(self) -> DliClient | None:
+        """Take a client whose HTTP connection has answered a moment ago; None when there is none. For any thread."""
+        with contextlib.suppress(IndexError):
+            while True:
+                client, answered_at = self._warm.pop()
+                if machine.monotonic() - answered_at < _WARM_FOR:
+                    return client
+        return None
+
+    def keep_warm(self, client: DliClient) -> None:
+        """Give back a client that has just had an answer."""
+        self._warm.append((client, machine.monotonic()))
+
+    def cool_down(self) -> None:
+        """Close the connections that were kept."""
+        self._warm.clear()
 
     def reread(self) -> bool:
         """
@@ -190,44 +213,49 @@ class DliClient:
 
     def job(self, kind: JobKind[Any], job_id: str) -> Job:
         """
-        Ask DLI for the state of a job.
+        Ask DLI for the state of a job; of one that has failed, also why.
+
+        A job that DLI may start again by itself counts as failed only if it still is a moment later.
 
         :raises DliNotFoundError: DLI knows no such job.
         """
-        return self.send(kind.status(job_id))
+        job = self.send(kind.status(job_id))
+        if job.state is not JobState.FAILED:
+            return job
+        if kind.detail is not None:
+            try:
+                job = self.send(kind.detail(job_id))
+            except DliError as error:
+                self.log.warning("DLI does not say more of %s: %s", job, error)
+        if job.may_recover:
+            self.pause(_RECOVERS_WITHIN)
+            again = self.send(kind.status(job_id))
+            return job if again.state is job.state else again
+        return job
 
-    def cancel(self, kind: JobKind[Any], job_id: str) -> Cancellation:
+    def cancel(
+        self, kind: JobKind[Any], job_id: str, *, with_savepoint: bool = False, keep_draft: bool = False
+    ) -> Cancellation:
         """
         Cancel a job. A job that is over already is not an error.
 
         Repeated while the job is active, whatever DLI said; a second request goes out on a fresh connection when the
         first is not answered within a second. Cancelling twice does no harm. That DLI accepted it does not mean that
-        the job is over: it may still finish.
+        the job is over: it may still finish. A job that a task has created and never started is deleted.
 
+        :param kind: The job's kind.
+        :param job_id: The job.
+        :param with_savepoint: Whether to save its state first, where jobs of the kind have savepoints.
+        :param keep_draft: Whether to keep a job that was never started, because it may be about to.
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliPermissionError: The user may not cancel.
         :raises DliError: The time was over, and the job is still active, as far as is known.
         """
-        call = kind.stop(job_id)
         self.access.connection()
         # In threads, so that neither what the task watches for ends it, nor Airflow is asked for anything.
         once = replace(IN_THREAD, is_urgent=self.patience.is_urgent, give_up_after=0)
-
-        def attempt() -> Cancellation:
-            client = DliClient(self.access, self.log, once)
-            try:
-                client.send(call)
-                return Cancellation(job_id, accepted=True)
-            except (DliTemporaryError, DliNotFoundError, *PERMANENT):
-                raise
-            except DliError:
-                # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
-                job = client.job(kind, job_id)
-                if job.state.is_active:
-                    raise
-                return Cancellation(job_id, accepted=False, state=job.state)
-
-        carry_through = partial(cancel, attempt, call.what, self.patience)
+        attempt = self.cancel_attempt(kind, job_id, once, with_savepoint=with_savepoint, keep_draft=keep_draft)
+        carry_through = partial(cancel, attempt, kind.stop(job_id).what, self.patience)
         try:
             return carry_through()
         except DliAuthenticationError:
@@ -235,35 +263,58 @@ class DliClient:
                 raise
             return carry_through()
 
+    def cancel_attempt(
+        self,
+        kind: JobKind[Any],
+        job_id: str,
+        patience: Patience,
+        *,
+        with_savepoint: bool = False,
+        keep_draft: bool = False,
+    ) -> Callable[[], Cancellation]:
+        """
+        Return what sends one request to cancel a job, on a connection of its own, and looks at it when DLI refuses.
+
+        :param patience: How patient the request is.
+        :param with_savepoint: See :meth:`cancel`.
+        :param keep_draft: See :meth:`cancel`.
+        """
+        calls = [kind.stop(job_id)]
+        if with_savepoint and kind.stop_with_savepoint is not None:
+            calls.append(kind.stop_with_savepoint(job_id))
+        # Of hundreds of cancels, not each has to make a connection; but what follows a request without an answer does.
+        warm = [client for client in [self.access.warm()] if client is not None]
+
+        def attempt() -> Cancellation:
+            client = (warm.pop() if warm else DliClient(self.access, self.log)).patient(patience)
+            try:
+                client.send(calls[-1])
+                self.access.keep_warm(client)
+                return Cancellation(job_id, accepted=True)
+            except (DliTemporaryError, DliNotFoundError, *PERMANENT):
+                raise
+            except DliError as error:
+                # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
+                found = without_cancel(client, kind, job_id, keep_draft=keep_draft)
+                if found is None and len(calls) > 1:
+                    # A job that cannot be saved must not keep running for that.
+                    calls.pop()
+                    self.log.warning("The job is stopped without a savepoint. %s", error)
+                if found is None:
+                    raise
+                return found
+
+        return attempt
+
     def jobs(self, kind: JobKind[Any], query: Query) -> Iterator[Job]:
         """
         List jobs, newest first, page by page as they are asked for.
 
-        DLI shows at most 10,000 jobs per query; older ones are then asked for by their start time.
+        DLI shows at most so many jobs per query (10,000 SQL jobs); older ones are then asked for by their start time.
 
-        :param query: Which jobs. Tags are compared exactly.
+        :param query: Which jobs. Tags and the name are compared exactly.
         """
-        seen: set[str] = set()
-        while True:
-            # Ids only: there may be ten thousand jobs, with long statements.
-            window: set[str] = set()
-            oldest: DateTime | None = None
-            for page in range(1, _MAX_PAGES + 1):
-                found = self.send(kind.page(replace(query, page=page)))
-                # A job that is submitted meanwhile moves the others to the next page.
-                for job in found.jobs:
-                    if job.id not in window and job.id not in seen and query.tags.items() <= job.tags.items():
-                        yield job
-                    window.add(job.id)
-                    oldest = min(filter(None, (oldest, job.start_time)), default=None)
-                if len(found.jobs) < kind.page_size:
-                    return
-            # One more millisecond: whether DLI counts the end itself is not documented.
-            earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None
-            if earlier is None or (query.before is not None and earlier >= query.before):
-                self.log.warning("DLI lists no more than %d jobs of one moment; older ones are not shown.", len(window))
-                return
-            query, seen = replace(query, before=earlier), window
+        return list_jobs(self.send, kind, query, self.log)
 
     def project_id(self, connection: DliConnection) -> str:
         """
@@ -401,7 +452,7 @@ class DliClient:
         return token
 
 
-@contextmanager
+@contextlib.contextmanager
 def _before_the_call() -> Iterator[None]:
     """What fails here fails before the call itself is sent: the call may be repeated, even a submit."""
     try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_dli import __version__
-from airflow_provider_dli.api.answers import error_of
+from airflow_provider_dli.api.answers import error_of, says_failed
 from airflow_provider_dli.api.call import Answer
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
@@ -146,22 +146,23 @@ def _answer(
             f"followed. Check host and iam_endpoint of connection {connection.conn_id!r}.",
             status=status,
         )
+    elements = body if isinstance(body, list) else [body]
+    if status < 400 and call.answers_loosely and (isinstance(body, list) or not content.strip()):
+        body = {"elements": elements if content.strip() else []}
     if status < 400 and not isinstance(body, dict):
         raise DliTemporaryError(f"{call.what}: the answer is no JSON object (HTTP {status})", status=status)
-    if status >= 400 or _is_false(body.get("is_success")):
+    failed = [each for each in elements if says_failed(each)] if call.tells_success else []
+    if status >= 400 or failed:
         raise error_of(
             call.what,
             status,
-            body,
+            failed if status < 400 else body,
             hints=_hints(call, connection, project_id),
+            advice=call.advice,
             retry_after=_retry_after(response.headers.get("Retry-After")),
             secrets=secrets,
         )
     return Answer(body, response.headers, secrets)
-
-
-def _is_false(flag: object) -> bool:
-    return flag is False or (isinstance(flag, str) and flag.lower() == "false")
 
 
 def _parsed(content: bytes) -> Any:

@@ -127,24 +127,24 @@ class DliHook(BaseHook):
 
     def get_job(self, job_id: str, kind: str = "sql") -> Job:
         """
-        Ask DLI for the state of a job (API page "Querying Job Status").
+        Ask DLI for the state of a job (API page "Querying Job Status", and its like of the other kinds).
 
         :param job_id: The job.
-        :param kind: Its kind: ``"sql"``.
+        :param kind: Its kind: ``"sql"``, ``"spark"`` or ``"flink"``.
         :raises DliNotFoundError: DLI knows no such job.
         """
         return self.client.job(kind_of(kind), job_id)
 
     def cancel_job(self, job_id: str, kind: str = "sql") -> Cancellation:
         """
-        Cancel a job (API page "Canceling a Job"). A job that is over already is not an error.
+        Cancel a job (API page "Canceling a Job", and its like of the other kinds). One that is over is not an error.
 
         Repeated for a minute while the job is active, whatever DLI said; a second request goes out on a fresh
         connection when the first is not answered within a second. Cancelling twice does no harm. That DLI accepted it
         does not mean that the job is over: it may still finish. :meth:`wait_for_job` tells.
 
         :param job_id: The job.
-        :param kind: Its kind: ``"sql"``.
+        :param kind: Its kind: ``"sql"``, ``"spark"`` or ``"flink"``.
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliPermissionError: The user may not cancel.
         :raises DliError: The time was over, and the job is still active, as far as is known.
@@ -164,10 +164,10 @@ class DliHook(BaseHook):
 
         DLI shows at most 10,000 jobs per query; older ones are then asked for by their start time.
 
-        :param kind: Kind of the jobs: ``"sql"``.
+        :param kind: Kind of the jobs: ``"sql"``, ``"spark"`` or ``"flink"``.
         :param status: Only jobs in this state, such as ``RUNNING``.
         :param queue_name: Only jobs of this queue.
-        :param tags: Only jobs with these tags, compared exactly.
+        :param tags: Only jobs with these tags, compared exactly. Of kinds without tags, what their jobs carry instead.
         """
         return self.client.jobs(kind_of(kind), Query(tags=tags or {}, status=status, queue_name=queue_name))
 
@@ -179,7 +179,7 @@ class DliHook(BaseHook):
         Logs changes of the state and the progress.
 
         :param job_id: The job.
-        :param kind: Its kind: ``"sql"``.
+        :param kind: Its kind: ``"sql"``, ``"spark"`` or ``"flink"``.
         :param poll_interval: Seconds between two status calls, at most. Default 10.
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliTemporaryError: DLI has not answered for 30 minutes.

@@ -68,7 +68,8 @@ def _parser(with_demo: bool) -> argparse.ArgumentParser:
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Serves the SQL part of DLI and the token part of IAM. Jobs run for real, in DuckDB. "
+        "Serves the SQL jobs, Spark batches and Flink jobs of DLI and the token part of IAM. SQL runs for real, in "
+        "DuckDB; the Python file of a batch runs as a process of its own. "
         "Every identity option can also be given as an environment variable, DLI_LOCAL_USER and so on."
     )
     parser.add_argument("--host", default=os.environ.get("DLI_LOCAL_HOST", "127.0.0.1"), help="address to bind")

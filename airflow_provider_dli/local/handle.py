@@ -119,10 +119,11 @@ class LocalDli:
         return [request for request in found if call in (None, request.call)]
 
     def will(self, **script: Any) -> None:
-        """Script the next matching jobs instead of running their SQL.
+        """Script the next matching jobs instead of running them.
 
-        :param script: ``matching``, ``times``, ``launching_for``, ``run_for``, ``then``, ``message``,
-            ``stuck_in``, ``cancel_takes``, ``rows``; see :class:`airflow_provider_dli.local.dli.admin.api.Will`.
+        :param script: ``kind``, ``matching``, ``times``, ``launching_for``, ``run_for``, ``then``, ``message``,
+            ``stuck_in``, ``cancel_takes``, ``rows``, ``log``; see
+            :class:`airflow_provider_dli.local.dli.admin.api.Will`.
         """
         self._admin("POST", "will", json=script)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
@@ -11,6 +12,7 @@ from airflow.providers.common.compat.sdk import conf as airflow_config
 
 from airflow_provider_dli.exceptions import PERMANENT, DliValueError
 from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.job import Goal
 from airflow_provider_dli.links.dli import DliJobLink
 from airflow_provider_dli.tasks.deferral import Deferral
 from airflow_provider_dli.tasks.kill import KillSwitch
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import JobKind, Work
     from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.run import JobRun
 
 #: The default of the parameter ``deferrable``.
@@ -91,6 +94,11 @@ class DliJobOperator(DliOperator):
     """An operator that runs a job: it submits or takes up one, waits, and has it cancelled when it is killed."""
 
     job_kind: ClassVar[JobKind[Any]]
+    #: Of kinds that have such things: whether the job is stopped with a savepoint, how long it may take to start, and
+    #: how many lines of its log are shown when it fails.
+    stop_with_savepoint = False
+    start_timeout: timedelta | None = None
+    log_tail_lines = 0
     operator_extra_links = (DliJobLink(),)
     ui_color = "#e8f4fd"
 
@@ -107,6 +115,19 @@ class DliJobOperator(DliOperator):
         self.on_earlier_job = on_earlier_job
         self.deferrable = deferrable
         self.job_id: str | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """What the task waits for."""
+        return Goal.FINISHED
+
+    @property
+    def creates_job(self) -> bool:
+        """Whether the task creates its job; else it starts one that exists."""
+        return True
+
+    def finish(self, client: DliClient, job: Job) -> None:
+        """Do what is left to be done once the job is what the task waits for."""
 
     def work(self, connection: DliConnection) -> Work:
         """

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliJobError, DliValueError
-from airflow_provider_dli.job import JobState, checked_job_id
+from airflow_provider_dli.job import JobState
 from airflow_provider_dli.operators.base import DEFERRABLE, DliOperator
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
-from airflow_provider_dli.waiting.watcher import may_be_active, may_be_cancelled, wait_until_over
+from airflow_provider_dli.waiting.watcher import has_to_be_waited_for, may_be_cancelled, wait_until_stopped
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_dli.api.job_kind import JobKind
 
 
 class DliCancelJobOperator(DliOperator):
@@ -27,7 +29,7 @@ class DliCancelJobOperator(DliOperator):
     Follows the page "Canceling a Job" of the DLI API Reference.
 
     :param job_id: The job, or a list of jobs. (templated)
-    :param kind: Kind of the jobs: ``"sql"``. Default ``"sql"``. (templated)
+    :param kind: Kind of the jobs: ``"sql"``, ``"spark"`` or ``"flink"``. Default ``"sql"``. (templated)
     :param fail_if_finished: Whether to fail when a job FINISHED or FAILED instead of being cancelled. Default False.
     :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
     :param region: Takes the place of the connection's ``region``. (templated)
@@ -41,12 +43,14 @@ class DliCancelJobOperator(DliOperator):
     """
 
     template_fields: Sequence[str] = ("job_id", "kind", "dli_conn_id", "region", "project_id")
+    #: Whether the state of the jobs is saved before.
+    with_savepoint = False
     ui_color = "#fdecea"
 
     def __init__(
         self,
         *,
-        job_id: str | Sequence[str],
+        job_id: str | int | Sequence[str | int],
         kind: str = "sql",
         fail_if_finished: bool = False,
         deferrable: bool = DEFERRABLE,
@@ -73,17 +77,20 @@ class DliCancelJobOperator(DliOperator):
 
     def _cancel_all(self, deferral: Deferral) -> dict[str, str]:
         self.switch.check()
-        job_ids, kind = self._checked_job_ids(), kind_of(self.kind)
+        kind = kind_of(self.kind)
+        job_ids = self._checked_job_ids(kind)
         client = self.client(self.switch.check)
         client.connect()
         states: dict[str, str] = {}
+        waiting: list[str] = []
         accepted = set(deferral.cancelled)
         errors: list[DliError] = []
         for job_id in job_ids:
             try:
-                cancellation = client.cancel(kind, job_id)
+                cancellation = client.cancel(kind, job_id, with_savepoint=self.with_savepoint)
                 self.log.info("Cancel of job %s: %s.", job_id, cancellation)
                 states[job_id] = str(cancellation.state or "accepted")
+                waiting.extend([] if cancellation.state is JobState.CREATED else [job_id])
                 accepted.update([job_id] if cancellation.accepted else [])
             except (DliAuthenticationError, DliValueError):
                 raise
@@ -91,12 +98,16 @@ class DliCancelJobOperator(DliOperator):
                 self.log.error("%s", error)
                 errors.append(error)
         if self.wait_for_completion:
-            if self.deferrable and (active := [each for each in states if may_be_active(client, kind, each)]):
+            if self.deferrable and (active := [each for each in waiting if has_to_be_waited_for(client, kind, each)]):
                 Deferral(tuple(active), deferral.deadline, cancelled=tuple(accepted)).begin(
                     self, kind.name, poll_interval=self.poll_interval
                 )
-            for job_id in states:
-                job = wait_until_over(client, kind, job_id, poll_interval=self.poll_interval)
+            for job_id in waiting:
+                try:
+                    job = wait_until_stopped(client, kind, job_id, poll_interval=self.poll_interval)
+                except DliJobError as error:
+                    errors.append(error)
+                    continue
                 is_cancelled = job_id in accepted and may_be_cancelled(kind, job)
                 states[job_id] = str(JobState.CANCELLED if is_cancelled else job.state)
         if errors:
@@ -105,14 +116,17 @@ class DliCancelJobOperator(DliOperator):
             _require_cancelled(states)
         return states
 
-    def _checked_job_ids(self) -> list[str]:
-        job_ids = [self.job_id] if isinstance(self.job_id, str) else self.job_id
+    def _checked_job_ids(self, kind: JobKind[Any]) -> list[str]:
+        job_ids = [self.job_id] if isinstance(self.job_id, (str, int)) else self.job_id
         if not isinstance(job_ids, Sequence) or not job_ids:
             raise DliValueError(
                 f"job_id must be a job id or a list of at least one, not {self.job_id!r}.", field="job_id"
             )
         # All are looked at before the first is cancelled: a slip in one id must not end half way.
-        return list(dict.fromkeys(checked_job_id(job_id) for job_id in job_ids))
+        found = [str(job_id) if isinstance(job_id, int) else job_id for job_id in job_ids]
+        for job_id in found:
+            kind.stop(job_id)
+        return list(dict.fromkeys(found))
 
 
 def _require_cancelled(states: Mapping[str, str]) -> None:

@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import compat, identity
-from airflow_provider_dli.exceptions import DliError, DliValueError
+from airflow_provider_dli.api import checks
+from airflow_provider_dli.api.kinds import KINDS, kind_of
+from airflow_provider_dli.exceptions import DliError, DliPermissionError, DliValueError
 from airflow_provider_dli.operators.base import DliOperator
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ class DliCancelOrphanJobsOperator(DliOperator):
     a list of ``job``, ``dag``, ``run``, ``task``, ``map_index``, ``try``, ``age`` (seconds), ``verdict`` and ``why``
     (of the jobs that are simply left alone, the first hundred).
 
-    Follows the pages "Querying All Jobs" and "Canceling a Job" of the DLI API Reference.
+    Follows the pages on listing and cancelling jobs of the DLI API Reference.
 
+    :param kinds: Kinds of the jobs. Default: all, ``["sql", "spark", "flink"]``. (templated)
     :param queue_name: Only jobs of this queue; default is all queues. (templated)
     :param older_than: Jobs that were submitted less than this long ago are left alone: a timedelta, or seconds. Default
         5 minutes.
@@ -41,20 +44,23 @@ class DliCancelOrphanJobsOperator(DliOperator):
     :raises DliValueError: ``[dli] deployment`` is not set.
     :raises DliError: Some jobs could not be cancelled, or Airflow did not tell the states of their task instances. All
         others were swept before.
+    :raises DliPermissionError: The user may not list the jobs of a kind. The jobs of all others were swept before.
     """
 
-    template_fields: Sequence[str] = ("queue_name", "dli_conn_id", "region", "project_id")
+    template_fields: Sequence[str] = ("kinds", "queue_name", "dli_conn_id", "region", "project_id")
     ui_color = "#fdecea"
 
     def __init__(
         self,
         *,
+        kinds: Sequence[str] = tuple(KINDS),
         queue_name: str | None = None,
         older_than: timedelta | float = timedelta(minutes=5),
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.kinds = kinds
         self.queue_name = queue_name
         self.older_than = older_than
         # Not `dry_run`: every operator of Airflow has a method of that name.
@@ -67,6 +73,7 @@ class DliCancelOrphanJobsOperator(DliOperator):
         with self.failing_for_good():
             self.switch.check()
             deployment, age = _required_deployment(), _checked_age(self.older_than)
+            kinds = [kind_of(name) for name in checks.texts("kinds", self.kinds) or ()]
             client = self.client(self.switch.check)
             client.connect()
             walk = Walk(
@@ -76,6 +83,7 @@ class DliCancelOrphanJobsOperator(DliOperator):
                 only_tell=self.only_tell,
                 confirm=self.wait_for_completion,
                 poll_interval=self.poll_interval,
+                kinds=kinds,
             )
             try:
                 walk.go(self.queue_name)
@@ -84,6 +92,9 @@ class DliCancelOrphanJobsOperator(DliOperator):
             self.switch.check()
             if failures := walk.report.failures():
                 raise DliError(f"The sweep could not do all of its work; the rest is done.\n{failures}")
+            for refusal in walk.refusals:
+                text = f"{refusal} The jobs of the other kinds were swept; `kinds` leaves one out for good."
+                raise DliPermissionError(text, status=refusal.status, code=refusal.code, request_id=refusal.request_id)
             return walk.report.rows
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_dli.api import checks
 from airflow_provider_dli.api import sql as api
-from airflow_provider_dli.exceptions import DliValueError
 from airflow_provider_dli.operators.base import DliJobOperator
 
 if TYPE_CHECKING:
@@ -86,12 +86,6 @@ class DliSubmitSqlJobOperator(DliJobOperator):
             self.sql,
             database=self.database or connection.default_database,
             queue_name=self.queue_name or connection.default_queue,
-            conf=_mapping("conf", self.conf),
-            tags=_mapping("tags", self.tags),
+            conf=checks.mapping("conf", self.conf),
+            tags=checks.mapping("tags", self.tags),
         )
-
-
-def _mapping(field: str, value: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise DliValueError(f"{field} must be a mapping of names to values, not {value!r}.", field=field)
-    return value or {}

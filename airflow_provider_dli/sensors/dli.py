@@ -18,9 +18,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
 from airflow_provider_dli import machine
+from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import PERMANENT, DliError, DliJobError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
-from airflow_provider_dli.job import checked_job_id
+from airflow_provider_dli.job import Goal, goal_of
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _SHORTEST_INTERVAL = 1.0
 
 class DliJobSensor(BaseSensorOperator):
     """
-    Wait until a DLI job has finished; fail early when it failed or was cancelled.
+    Wait until a DLI job has finished, or runs; fail early when it failed or was cancelled.
 
     The job is not the sensor's: however the sensor ends, it is left alone. An outage of DLI is waited out, for as
     long as the sensor's ``timeout`` allows. What the triggerer cannot wait for (because it lacks the connection, or
@@ -50,7 +51,8 @@ class DliJobSensor(BaseSensorOperator):
     Follows the page "Querying Job Status" of the DLI API Reference.
 
     :param job_id: The job. (templated)
-    :param kind: Its kind: ``"sql"``. Default ``"sql"``. (templated)
+    :param kind: Its kind: ``"sql"``, ``"spark"`` or ``"flink"``. Default ``"sql"``. (templated)
+    :param wait_for: ``"finished"`` (default) or ``"running"``: a streaming job never finishes. (templated)
     :param dli_conn_id: Airflow connection of type ``dli``. Default ``dli_default``. (templated)
     :param region: Takes the place of the connection's ``region``. (templated)
     :param project_id: Takes the place of the connection's ``project_id``. (templated)
@@ -64,14 +66,15 @@ class DliJobSensor(BaseSensorOperator):
     :raises AirflowFailException: What no retry mends: a wrong field, refused credentials, a missing right.
     """
 
-    template_fields: Sequence[str] = ("job_id", "kind", "dli_conn_id", "region", "project_id")
+    template_fields: Sequence[str] = ("job_id", "kind", "wait_for", "dli_conn_id", "region", "project_id")
     ui_color = "#e8f4fd"
 
     def __init__(
         self,
         *,
-        job_id: str,
+        job_id: str | int,
         kind: str = "sql",
+        wait_for: str = Goal.FINISHED,
         dli_conn_id: str = DliHook.default_conn_name,
         region: str | None = None,
         project_id: str | None = None,
@@ -81,6 +84,7 @@ class DliJobSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.job_id = job_id
         self.kind = kind
+        self.wait_for = wait_for
         self.dli_conn_id = dli_conn_id
         self.region = region
         self.project_id = project_id
@@ -97,15 +101,16 @@ class DliJobSensor(BaseSensorOperator):
             self._require_success()
 
     def poke(self, context: Context) -> bool:
-        """Tell whether the job is over, however it ended."""
+        """Tell whether the job is over, however it ended, or is what is waited for."""
+        goal = goal_of(self.wait_for)
         hook = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id)
         try:
-            self._job = hook.get_job(checked_job_id(self.job_id), self.kind)
+            self._job = hook.get_job(self._checked_job_id(), self.kind)
         except DliTemporaryError as error:
             self.log.warning("DLI does not answer; asking again. %s", error)
             return False
         self.log.info("%s is %s", self._job, self._job.status)
-        return not self._job.state.is_active
+        return goal.ends_wait(self._job.state)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any) -> None:
         """
@@ -135,7 +140,7 @@ class DliJobSensor(BaseSensorOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _defer_unless_over(self, context: Context) -> None:
-        deferral = Deferral((self.job_id,), deadline_of(self), give_up_at=machine.time() + self.timeout)
+        deadline, give_up_at = deadline_of(self), machine.time() + self.timeout
         try:
             is_over = self.poke(context)
         except Exception:
@@ -144,11 +149,22 @@ class DliJobSensor(BaseSensorOperator):
             self.log.exception("Sensor poke failed")
             is_over = False
         if not is_over:
-            deferral.begin(self, self.kind, poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL))
+            Deferral((self._checked_job_id(),), deadline, give_up_at=give_up_at).begin(
+                self,
+                self.kind,
+                poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
+                goal=goal_of(self.wait_for),
+            )
 
     def _require_success(self) -> None:
         if self._job is not None:
-            self._job.require_success()
+            self._job.require(goal_of(self.wait_for))
+
+    def _checked_job_id(self) -> str:
+        # Kinds differ in what an id is: building the call checks it.
+        job_id = str(self.job_id) if isinstance(self.job_id, int) else self.job_id
+        kind_of(self.kind).status(job_id)
+        return job_id
 
     @contextlib.contextmanager
     def _skipped_where_asked(self) -> Iterator[None]:

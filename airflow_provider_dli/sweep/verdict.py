@@ -48,10 +48,12 @@ class Judgement(NamedTuple):
 
     :param verdict: What to do.
     :param why: The reason, for people.
+    :param is_confirmed: Whether a cancelled job is known not to run.
     """
 
     verdict: Verdict
     why: str
+    is_confirmed: bool = False
 
 
 class Candidate(NamedTuple):
@@ -112,8 +114,9 @@ def candidate(job: Job, deployment: str) -> Candidate | None:
     :param job: A job as DLI lists it.
     :param deployment: The provider option ``[dli] deployment``.
     """
-    # DLI's filter is fuzzy: without this comparison `prod` would sweep the jobs of `prod-2`.
-    if not job.state.is_active or job.tags.get(identity.DEPLOYMENT) != identity.escape(deployment):
+    # DLI's filter is fuzzy: without this comparison `prod` would sweep the jobs of `prod-2`. A name alone does not tell
+    # the deployment: such a job is reported.
+    if not job.state.is_active or not identity.fits(job, {identity.DEPLOYMENT: identity.escape(deployment)}):
         return None
     submitted = job.start_time.timestamp() if job.start_time else None
     tags = [job.tags.get(key, "") for key in (identity.DAG, identity.RUN, identity.TASK)]
@@ -132,7 +135,7 @@ def candidate(job: Job, deployment: str) -> Candidate | None:
             try_number=0,
             owner="",
             submitted=submitted,
-            problem=_unreadable(job.tags, names),
+            problem=_unreadable(job.tags, names) if job.is_proved else f"only its name {job.name} tells whose it is",
         )
     # Most jobs share their names with others: each is kept once.
     dag_id, run_id, task_id = (sys.intern(name or "") for name in names)

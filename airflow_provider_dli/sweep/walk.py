@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import compat, identity, machine
 from airflow_provider_dli.api.job_kind import Query
-from airflow_provider_dli.api.kinds import KINDS, kind_of
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
     DliNotFoundError,
+    DliPermissionError,
     DliTaskKilledError,
     DliTemporaryError,
 )
@@ -34,6 +34,7 @@ from airflow_provider_dli.text import in_words
 from airflow_provider_dli.waiting.watcher import FIRST_POLL_INTERVAL, may_be_cancelled
 
 if TYPE_CHECKING:
+    from airflow_provider_dli.api.job_kind import JobKind
     from airflow_provider_dli.client.client import DliClient
 
 # How long the sweep waits for the end of all jobs that it has cancelled, in seconds.
@@ -52,6 +53,7 @@ class Walk:
     :param only_tell: Whether to only report what would be cancelled.
     :param confirm: Whether to wait until the cancelled jobs are over, for 5 minutes at most.
     :param poll_interval: Seconds between two status calls, at most.
+    :param kinds: Kinds of the jobs.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Walk:
         client: DliClient,
         deployment: str,
         *,
+        kinds: Sequence[JobKind[Any]],
         older_than: timedelta,
         only_tell: bool,
         confirm: bool,
@@ -71,9 +74,12 @@ class Walk:
         self._only_tell = only_tell
         self._confirm = confirm
         self._poll_interval = poll_interval
+        self._kinds = kinds
         self._later_tries: Mapping[str, int] = {}
         #: What became of the jobs so far.
         self.report = Report(machine.time())
+        #: Why jobs of some kinds cannot be swept.
+        self.refusals: list[DliPermissionError] = []
 
     def go(self, queue_name: str | None) -> None:
         """
@@ -87,7 +93,7 @@ class Walk:
         for found, judgement in self._judged(candidates):
             if judgement.verdict is Verdict.ORPHAN:
                 judgement = self._cancel(found, judgement)
-            if judgement.verdict is Verdict.CANCELLED and self._confirm:
+            if judgement.verdict is Verdict.CANCELLED and self._confirm and not judgement.is_confirmed:
                 cancelled[found.job_id] = found, judgement.why
             else:
                 self.report.add(found, judgement)
@@ -96,14 +102,24 @@ class Walk:
 
     def _active_jobs(self, queue_name: str | None) -> list[Candidate]:
         """Return the active jobs of this deployment, oldest first."""
-        tags = {identity.DEPLOYMENT: identity.escape(self._deployment)}
-        found = {}
-        for kind in KINDS.values():
-            for status in kind.active:
-                for job in self._client.jobs(kind, Query(tags, status, queue_name)):
-                    if (each := candidate(job, self._deployment)) is not None:
-                        found[job.id] = each
+        found: dict[str, Candidate] = {}
+        for kind in self._kinds:
+            try:
+                for each in self._active_jobs_of(kind, queue_name):
+                    found[each.job_id] = each
+            except DliPermissionError as error:
+                # The jobs of the other kinds are swept all the same.
+                self.refusals.append(error)
+            except DliNotFoundError as error:
+                self._client.log.warning("DLI has no jobs of kind %r here: %s", kind.name, error)
         return sorted(found.values(), key=lambda each: each.submitted or 0)
+
+    def _active_jobs_of(self, kind: JobKind[Any], queue_name: str | None) -> Iterator[Candidate]:
+        tags = {identity.DEPLOYMENT: identity.escape(self._deployment)}
+        for status in kind.active:
+            for job in self._client.jobs(kind, Query(tags, status, queue_name)):
+                if (each := candidate(job, self._deployment)) is not None:
+                    yield each
 
     def _judged(self, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Judgement]]:
         now, to_ask = machine.time(), []
@@ -144,7 +160,7 @@ class Walk:
             return judgement
         client = self._client.patient(replace(self._client.patience, give_up_after=_CANCEL_WITHIN))
         try:
-            cancellation = client.cancel(kind_of(orphan.kind), orphan.job_id)
+            cancellation = client.cancel(self._kind_of(orphan), orphan.job_id)
         except (DliTaskKilledError, DliAuthenticationError):
             raise
         except DliNotFoundError:
@@ -153,9 +169,12 @@ class Walk:
             self._client.log.error("%s", error)
             return Judgement(Verdict.NOT_CANCELLED, str(error))
         self._client.log.info("Cancel of job %s (%s): %s.", orphan.job_id, judgement.why, cancellation)
-        if cancellation.accepted:
-            return judgement._replace(verdict=Verdict.CANCELLED)
+        if cancellation.accepted or cancellation.was_removed:
+            return judgement._replace(verdict=Verdict.CANCELLED, is_confirmed=cancellation.was_removed)
         return Judgement(Verdict.OVER, f"{cancellation.state} before the cancel")
+
+    def _kind_of(self, orphan: Candidate) -> JobKind[Any]:
+        return next(kind for kind in self._kinds if kind.name == orphan.kind)
 
     def _confirmed(self, cancelled: Mapping[str, tuple[Candidate, str]]) -> Iterator[tuple[Candidate, Judgement]]:
         """Wait until the cancelled jobs are over, all together for 5 minutes at most."""
@@ -173,7 +192,7 @@ class Walk:
 
     def _end(self, orphan: Candidate, why: str, *, is_last_look: bool) -> Judgement | None:
         """Tell how a cancelled job ended; None when it has not, and there is time to look again."""
-        kind = kind_of(orphan.kind)
+        kind = self._kind_of(orphan)
         try:
             job = self._client.patient(replace(self._client.patience, give_up_after=0)).job(kind, orphan.job_id)
             if may_be_cancelled(kind, job):

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli.job import Goal
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -34,6 +35,8 @@ class Deferral:
     :param is_earlier: Whether an earlier try has submitted the job.
     :param cancelled: Jobs whose cancel DLI has accepted.
     :param give_up_at: When the ``timeout`` of a sensor is over, in seconds since the epoch.
+    :param is_foreign: Whether the job may be somebody else's: then a kill leaves it alone.
+    :param start_by: When the job has to have started, in seconds since the epoch.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -41,6 +44,8 @@ class Deferral:
     is_earlier: bool = False
     cancelled: tuple[str, ...] = ()
     give_up_at: float | None = None
+    is_foreign: bool = False
+    start_by: float | None = None
 
     @classmethod
     def resumed(cls, event: Mapping[str, Any] | None, crossed: Mapping[str, Any]) -> Deferral:
@@ -55,7 +60,16 @@ class Deferral:
         job_ids = [values.pop("job_id")] if "job_id" in values else values.pop("job_ids", (event or {}).get("job_ids"))
         return cls(tuple(job_ids or ()), cancelled=tuple(values.pop("cancelled", ())), **values)
 
-    def begin(self, task: Any, kind: str, *, poll_interval: float, cancel_on_kill: bool = False) -> NoReturn:
+    def begin(
+        self,
+        task: Any,
+        kind: str,
+        *,
+        poll_interval: float,
+        cancel_on_kill: bool = False,
+        stop_with_savepoint: bool = False,
+        goal: Goal = Goal.FINISHED,
+    ) -> NoReturn:
         """
         Give the worker back until all jobs are over; Airflow calls ``execute_complete`` of the task then.
 
@@ -63,6 +77,8 @@ class Deferral:
         :param kind: Name of the jobs' kind.
         :param poll_interval: Seconds between two status calls, at most.
         :param cancel_on_kill: Whether the jobs are the task's own: the trigger cancels them when the task is killed.
+        :param stop_with_savepoint: Whether their state is saved then.
+        :param goal: What is waited for. Default: that the jobs finish.
         """
         from airflow_provider_dli.triggers.dli import DliJobTrigger
 
@@ -76,6 +92,9 @@ class Deferral:
                 poll_interval=poll_interval,
                 deadline=self.deadline,
                 cancel_on_kill=cancel_on_kill,
+                stop_with_savepoint=stop_with_savepoint,
+                goal=goal,
+                start_by=self.start_by,
             ),
             method_name="execute_complete",
             kwargs={name: value for name, value in self._as_json().items() if value},
@@ -95,6 +114,13 @@ class Deferral:
         return None
 
 
+def says_over(event: Mapping[str, Any] | None) -> bool:
+    """Whether what woke a task says that its jobs are over, or what they were waited for."""
+    from airflow_provider_dli.triggers.dli import OVER
+
+    return bool((event or {}).get("outcome", OVER) == OVER)
+
+
 def require_over(event: Mapping[str, Any] | None) -> None:
     """
     Check what woke a task: all is well when its jobs are over, however they ended.
@@ -103,11 +129,11 @@ def require_over(event: Mapping[str, Any] | None) -> None:
     :raises AirflowTaskTimeout: The time of the task was over before.
     :raises DliError: The trigger had to give up.
     """
-    from airflow_provider_dli.triggers.dli import OVER, TIMEOUT
+    from airflow_provider_dli.triggers.dli import LATE, TIMEOUT
 
-    outcome = (event or {}).get("outcome", OVER)
-    message = (event or {}).get("message", "")
+    if says_over(event):
+        return
+    outcome, message = (event or {}).get("outcome"), (event or {}).get("message", "")
     if outcome == TIMEOUT:
         raise AirflowTaskTimeout(f"The task was deferred when its execution_timeout was over. {message}".rstrip())
-    if outcome != OVER:
-        raise DliError(f"The triggerer could not go on waiting for the job: {message}")
+    raise DliError(message if outcome == LATE else f"The triggerer could not go on waiting for the job: {message}")

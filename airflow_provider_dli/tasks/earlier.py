@@ -25,6 +25,7 @@ class Verdict(Enum):
     RESULT = "its result is the result of this try"
     CANCEL = "cancel it"
     LEAVE = "leave it alone: it may belong to another Airflow"
+    UNPROVED = "leave it alone: only its name tells whose it is"
     OVER = "nothing"
 
 
@@ -75,4 +76,6 @@ def _verdict(job: Job, attempt: identity.Attempt, mine: identity.Identity, *, re
     same_run = attempt.run_start == identity.run_start(mine.generation)
     deployment = mine.tags().get(identity.DEPLOYMENT)
     same_deployment = deployment is not None and job.tags.get(identity.DEPLOYMENT) == deployment
-    return Verdict.CANCEL if same_run or same_deployment else Verdict.LEAVE
+    if not (same_run or same_deployment):
+        return Verdict.LEAVE
+    return Verdict.CANCEL if job.is_proved else Verdict.UNPROVED

@@ -83,6 +83,7 @@ TRANSITIONS: Mapping[State, Mapping[str, State]] = {
     },
     State.LOOKING: {
         "follow": State.FOLLOWING,
+        "submit": State.SUBMITTING,
         "release": State.IDLE,
         "pull": State.CANCELLING,
         "abandon": State.CANCELLING,
@@ -211,6 +212,11 @@ class KillSwitch:
         """Whether a job of this task may still run."""
         return self.expects_a_job or any(job.fate is not Fate.GONE for job in self._followed())
 
+    @property
+    def is_launching(self) -> bool:
+        """Whether a job may be started at any moment; once that has been tried, a kill cancels it once more."""
+        return self._launching
+
     def submit(
         self,
         create: Callable[[], Job],
@@ -255,6 +261,8 @@ class KillSwitch:
 
         # In this order: a kill that is not seen here finds a submit under way.
         self._submitting = True
+        # What was looked for is looked for by the submit.
+        self._find = None
         if self._unwanted:
             self._submitting = False
             self.check()

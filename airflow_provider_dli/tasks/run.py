@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_dli import compat, machine, xcoms
 from airflow_provider_dli.client.patience import URGENT, watch_nothing
-from airflow_provider_dli.exceptions import DliJobError, DliTaskKilledError
+from airflow_provider_dli.exceptions import DliError, DliJobError, DliTaskKilledError
+from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
-from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
-from airflow_provider_dli.tasks.start import start
+from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
+from airflow_provider_dli.tasks.start import Started, start
 from airflow_provider_dli.tasks.takeover import looks_for_earlier, take_up
 from airflow_provider_dli.tasks.this_try import ThisTry
-from airflow_provider_dli.waiting.watcher import JobWatcher, may_be_active, may_be_cancelled, wait_until_over
+from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,6 +35,8 @@ _KILLED = OVER | {GONE, "restarting"}
 _TOLD_WITHIN = 60.0
 # How long a resumed task whose time is over may still ask DLI how its job has ended, in seconds.
 _TOLD_ONCE_MORE_WITHIN = 30.0
+# How long a task whose `start_timeout` is over may still ask DLI whether its job has started, in seconds.
+_STARTED_MEANWHILE = 30.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 
 
@@ -63,22 +67,22 @@ class JobRun:
             client = self._connected(self._switch.check)
         with self._cancelling(client):
             this = ThisTry.of(self._task, client, self._context, deadline)
-            job = take_up(this)
-            is_earlier = job is not None
-            return self._see_through(client, job or start(this), deadline, is_earlier)
+            return self._see_through(client, take_up(this) or start(this), deadline)
 
     def resume(self, event: Mapping[str, Any] | None, deferral: Deferral) -> str:
         """Continue after a deferral that its trigger has ended; return the job id."""
         [self._task.job_id] = deferral.job_ids
         job_id, deadline = self._task.job_id, deferral.deadline
-        with self._resumed() as client:
-            if (job := self._has_finished(client)) is None:
+        with self._resumed(is_foreign=deferral.is_foreign) as client:
+            # What a trigger gives up, it cancels: then that the job still runs says nothing.
+            goal = self._task.goal if says_over(event) else Goal.FINISHED
+            if (job := self._is_done(client, goal)) is None:
                 # A job that still runs has used up its time; one that finished and waited for a worker has not.
                 require_over(event)
                 # The trigger has seen the end: DLI gets a while to report it again.
                 late = None if deadline is None else max(deadline, machine.time() + _TOLD_ONCE_MORE_WITHIN)
-                job = self._wait(client.watching(self._watch_until(late)), job_id)
-            return self._result(client, job, deadline, deferral.is_earlier)
+                job = self._wait(client.watching(self._watch_until(late)), job_id, deferral.start_by)
+            return self._result(client, Started(job, deferral.is_earlier, deferral.is_foreign), deadline)
 
     def resume_without_event(self) -> str | None:
         """
@@ -87,12 +91,15 @@ class JobRun:
         :return: The job id when the job has finished in time; None when the task has to fail.
         """
         # This operator is a new one, and Airflow hands it nothing else.
-        self._task.job_id = xcoms.announced_job_id(TaskInstanceKey.of(self._ti))
-        with self._resumed() as client:
-            job = self._has_finished(client)
+        key = TaskInstanceKey.of(self._ti)
+        self._task.job_id = xcoms.announced_job_id(key)
+        with self._resumed(is_foreign=xcoms.is_foreign(key)) as client:
+            job = self._is_done(client, Goal.FINISHED)
             if job is None:
                 self._switch.abandon()
-            return None if job is None else job.id
+                return None
+            self._task.finish(client, job)
+            return job.id
 
     def end_before_resuming(self) -> None:
         """
@@ -119,7 +126,13 @@ class JobRun:
             urgent, kind = client.for_thread(URGENT), self._task.job_kind
 
             def cancel(job_id: str) -> Any:
-                return urgent.cancel(kind, job_id)
+                return urgent.cancel(
+                    kind,
+                    job_id,
+                    with_savepoint=self._task.stop_with_savepoint,
+                    # A start that is under way may reach DLI after the deletion has been decided.
+                    keep_draft=self._switch.is_launching or not self._task.creates_job,
+                )
 
         with self._switch.armed(cancel, self._task.log, client.access.reread):
             try:
@@ -128,59 +141,99 @@ class JobRun:
                 self._switch.check()
                 self._switch.stay_armed()
                 raise
-            except DliJobError:
+            except DliJobError as error:
                 self._switch.check()  # a job that our own kill cancelled is not to blame
+                if error.job is not None and (error.job.may_recover or error.job.state.is_active):
+                    # DLI may start it again by itself, or could not stop it.
+                    self._switch.abandon()
                 raise
             except BaseException:
                 self._switch.abandon()
                 raise
 
     @contextmanager
-    def _resumed(self) -> Iterator[DliClient]:
+    def _resumed(self, *, is_foreign: bool) -> Iterator[DliClient]:
         """Be ready to cancel the job of a task that is resumed, also when it was killed before it came to this."""
         self._switch.expects_a_job = True
         client = self._connected(watch_nothing).watching(self._switch.check)
         with self._cancelling(client):
-            if self._task.job_id is not None:
+            if self._task.job_id is not None and not is_foreign:
                 self._switch.follow(self._task.job_id)
             self._switch.expects_a_job = False
             yield client
 
-    def _has_finished(self, client: DliClient) -> Job | None:
-        """Return the job when DLI reports right now that it has finished."""
+    def _is_done(self, client: DliClient, goal: Goal) -> Job | None:
+        """Return the job when DLI reports right now that it has finished, or is what the task waits for."""
         if self._task.job_id is None:
             return None
         job = JobWatcher(client, self._task.job_kind, self._task.job_id).look()
         self._switch.check()  # a task that was killed meanwhile must not end well
-        return job if job is not None and job.state.is_success else None
+        return job if job is not None and goal.is_reached(job.state) else None
 
-    def _see_through(self, client: DliClient, job: Job, deadline: float | None, is_earlier: bool = False) -> str:
+    def _see_through(self, client: DliClient, started: Started, deadline: float | None) -> str:
         """Wait for the job, here or in the triggerer; return its id."""
-        task = self._task
+        task, job = self._task, started.job
         task.job_id = job.id
-        xcoms.announce(self._ti, job.id, client.connect().console_url)
+        xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign)
         if not task.wait_for_completion:
             return job.id
-        if task.deferrable and may_be_active(client, task.job_kind, job.id):
-            if task.cancel_on_kill:
+        start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
+        if task.deferrable and has_to_be_waited_for(client, task.job_kind, job.id, task.goal):
+            cancel_on_kill = task.cancel_on_kill and not started.is_foreign
+            if cancel_on_kill:
                 self._check_before_deferral()
-            Deferral((job.id,), deadline, is_earlier).begin(
-                task, task.job_kind.name, poll_interval=task.poll_interval, cancel_on_kill=task.cancel_on_kill
+            Deferral((job.id,), deadline, started.is_earlier, is_foreign=started.is_foreign, start_by=start_by).begin(
+                task,
+                task.job_kind.name,
+                poll_interval=task.poll_interval,
+                cancel_on_kill=cancel_on_kill,
+                stop_with_savepoint=task.stop_with_savepoint,
+                goal=task.goal,
             )
-        job = self._wait(client.watching(self._watch_in_last_try()), job.id)
-        return self._result(client, job, deadline, is_earlier)
+        job = self._wait(client.watching(self._watch_in_last_try()), job.id, start_by)
+        return self._result(client, started._replace(job=job), deadline)
 
-    def _wait(self, client: DliClient, job_id: str) -> Job:
-        return wait_until_over(client, self._task.job_kind, job_id, poll_interval=self._task.poll_interval)
+    def _wait(self, client: DliClient, job_id: str, start_by: float | None = None) -> Job:
+        task = self._task
+        if start_by is not None:
+            in_time = client.watching(self._watch_start(client.patience.watch, start_by))
+            job = wait_until_over(in_time, task.job_kind, job_id, poll_interval=task.poll_interval, goal=Goal.RUNNING)
+            if task.goal.ends_wait(job.state):
+                return job
+        return wait_until_over(client, task.job_kind, job_id, poll_interval=task.poll_interval, goal=task.goal)
 
-    def _result(self, client: DliClient, job: Job, deadline: float | None, is_earlier: bool) -> str:
-        if is_earlier and may_be_cancelled(self._task.job_kind, job):
+    def _result(self, client: DliClient, ended: Started, deadline: float | None) -> str:
+        task, job = self._task, ended.job
+        if ended.is_earlier and may_be_cancelled(task.job_kind, job):
             self._switch.check()
-            self._task.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
+            task.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
             self._switch.release()
-            this = ThisTry.of(self._task, client, self._context, deadline)
-            return self._see_through(client, start(this), deadline)
-        return job.require_success().id
+            if task.creates_job:
+                task.job_id = None
+            this = ThisTry.of(task, client, self._context, deadline)
+            return self._see_through(client, start(this)._replace(is_earlier=False), deadline)
+        if job.state is JobState.FAILED:
+            self._switch.check()
+            self._show_log(client, job)
+        job.require(task.goal)
+        task.finish(client, job)
+        return job.id
+
+    def _show_log(self, client: DliClient, job: Job) -> None:
+        """Show the end of the job's own log, where DLI has one."""
+        task, read = self._task, self._task.job_kind.log
+        if read is None or task.log_tail_lines <= 0:
+            return
+        lines = job.log
+        try:
+            once = client.patient(replace(client.patience, give_up_after=0))
+            shown = once.send(read(job.id, task.log_tail_lines))
+            lines = tuple(shown) or lines
+        except DliError as error:
+            task.log.info("DLI does not show the log of %s: %s", job, error)
+        if lines:
+            text = "\n".join(f"    {line}" for line in lines[-task.log_tail_lines :])
+            task.log.info("The last lines of the log of %s:\n%s", job, text)
 
     def _watch_until(self, deadline: float | None) -> Callable[[], None]:
         # Airflow gives a resumed task the whole `execution_timeout` again.
@@ -190,6 +243,17 @@ class JobRun:
                 raise AirflowTaskTimeout(_TIME_IS_OVER)
 
         return watch
+
+    def _watch_start(self, watch: Callable[[], None], start_by: float) -> Callable[[], None]:
+        # A task that is resumed late gets a look all the same.
+        end = max(start_by, machine.time() + _STARTED_MEANWHILE)
+
+        def watch_start() -> None:
+            watch()
+            if machine.time() > end:
+                raise DliError(f"The job has not started within start_timeout ({self._task.start_timeout}).")
+
+        return watch_start
 
     def _watch_in_last_try(self) -> Callable[[], None]:
         # A task that has lost its supervisor cannot succeed any more: Airflow misses its heartbeats and fails it. The

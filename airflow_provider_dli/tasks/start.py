@@ -1,11 +1,13 @@
-"""Starts the job of a try: submitted once, and found when the answer gets lost."""
+"""Starts the job of a try: submitted once, and found when the answer gets lost; or starts one that exists."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import identity, machine
 from airflow_provider_dli.api.job_kind import Query
@@ -19,6 +21,7 @@ from airflow_provider_dli.exceptions import (
     DliValueError,
 )
 from airflow_provider_dli.job import JobState
+from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
     from airflow_provider_dli.client.client import DliClient
@@ -37,22 +40,39 @@ _LAUNCH_WITHIN = 60.0
 _BOUND_MARGIN = 60
 
 
-def start(this: ThisTry) -> Job:
+class Started(NamedTuple):
     """
-    Submit the job of this try, and have it started.
+    The job that a task waits for.
+
+    :param job: The job.
+    :param is_earlier: Whether an earlier try has started it.
+    :param is_foreign: Whether it may be somebody else's: then a kill leaves it alone.
+    """
+
+    job: Job
+    is_earlier: bool = False
+    is_foreign: bool = False
+
+
+def start(this: ThisTry) -> Started:
+    """
+    Submit the job of this try, and have it started; or start the one that the task names.
 
     :raises DliError: DLI refused it, or its answer was lost and the job is not found.
     """
-    task, switch = this.task, this.task.switch
+    if this.work.existing_job_id is not None:
+        return _start_existing(this, this.work.existing_job_id)
+    task, switch, kind = this.task, this.task.switch, this.task.job_kind
     sender = this.client.for_thread(BOUNDED).watching(switch.raise_if_killed)
     # All that a kill needs is there before anything is submitted: a token may end at any moment.
     searcher = this.client.for_thread(URGENT)
-    create = partial(sender.send, task.job_kind.create(_bounded(this), this.mine))
-    tags = {identity.TI: this.mine.ti, identity.ATTEMPT: this.mine.attempt}
+    create = partial(sender.send, kind.create(_bounded(this), this.mine))
+    if kind.names_are_unique:
+        create = partial(_create_or_adopt, this, create, sender)
 
     def find(within: float = 0) -> list[str]:
         # Two threads may look.
-        return [job.id for job in look(this, searcher.for_thread(URGENT), tags, within)]
+        return [job.id for job in look(this, searcher.for_thread(URGENT), _mine(this), within) if job.is_proved]
 
     try:
         job = _submit(this, create, sender, find)
@@ -60,39 +80,137 @@ def start(this: ThisTry) -> Job:
         if error.nothing_started:
             raise
         switch.search(partial(find, _FIND_WITHIN))
-        job = launched(this, _find_submitted(this, tags, error))
+        if kind.names_are_unique:
+            job = _submit_again(this, create, sender, find, error)
+        else:
+            job = launched(this, _find_submitted(this, error))
     switch.check()
     task.log.info("Submitted %s to queue %s", job, job.queue_name or "default")
-    return job
+    return adopted(this, job)
+
+
+def adopted(this: ThisTry, job: Job, *, is_earlier: bool = False) -> Started:
+    """Take up a job; one that only its name tells of is left alone by a kill."""
+    if not job.is_proved:
+        this.task.switch.release()
+        this.task.log.warning(
+            "%s has the name of this task, but DLI shows nothing else that tells whose it is: the task waits for it, "
+            "and a kill will NOT cancel it.",
+            job,
+        )
+    return Started(job, is_earlier, is_foreign=not job.is_proved)
 
 
 def launched(this: ThisTry, job: Job) -> Job:
     """Launch a job that was created but never started, because its task was lost in between."""
-    if job.state is not JobState.CREATED:
-        return job
-    sender = this.client.for_thread(BOUNDED).watching(this.task.switch.raise_if_killed)
-    return _submit(this, lambda: job, sender, lambda: [job.id])
+    return _launch(this, job) if job.state is JobState.CREATED else job
 
 
 def look(
     this: ThisTry,
     client: DliClient,
-    tags: Mapping[str, str],
+    query: Query,
     seconds: float,
     is_enough: Callable[[list[Job]], bool] = bool,
 ) -> list[Job]:
     """
-    Return the jobs with these tags, newest first; look again until they are enough, for the list may lag.
+    Return these jobs, newest first; look again until they are enough, for the list may lag.
 
+    :param query: Which jobs.
     :param seconds: How long to look.
     :param is_enough: Tells whether to stop. Default: when there is any.
     """
     end = machine.monotonic() + seconds
     while True:
-        jobs = list(client.jobs(this.task.job_kind, Query(tags=tags)))
+        jobs = list(client.jobs(this.task.job_kind, query))
         if is_enough(jobs) or machine.monotonic() >= end:
             return jobs
         client.pause(1)
+
+
+def _mine(this: ThisTry) -> Query:
+    """Return what finds the job of this try, and no other."""
+    name_of = this.task.job_kind.name_of
+    return Query(
+        tags={identity.TI: this.mine.ti, identity.ATTEMPT: this.mine.attempt},
+        name=name_of(this.work, this.mine) if name_of else None,
+    )
+
+
+def _start_existing(this: ThisTry, job_id: str) -> Started:
+    """Start a job that is there already; one that runs is not started again."""
+    task, kind, switch = this.task, this.task.job_kind, this.task.switch
+    is_retry = this.mine.try_number > 1
+    if is_retry:
+        # An earlier try may have started it.
+        switch.follow(job_id)
+    switch.expects_a_job = False
+    job = this.client.job(kind, job_id)
+    if job.state is JobState.STOPPING:
+        task.log.info("%s is being stopped (%s); it is started after that.", job, job.status)
+        job = wait_until_over(this.client, kind, job_id, poll_interval=task.poll_interval)
+    if not job.state.is_at_rest:
+        task.log.info("%s is %s already: not started again.", job, job.status)
+        if not is_retry:
+            task.log.info("As this task has not started it, a kill leaves it alone.")
+        return Started(job, is_earlier=is_retry, is_foreign=not is_retry)
+    if is_retry and _has_done_it(this, job):
+        task.log.info("%s has %s since this DAG run began: not started again.", job, job.status)
+        return Started(job, is_earlier=True)
+    job = _launch(this, job)
+    switch.check()
+    task.log.info("Started %s", job)
+    return Started(job)
+
+
+def _has_done_it(this: ThisTry, job: Job) -> bool:
+    """Whether an earlier try has started a job that has finished by now, and no user has asked for more since."""
+    if not job.state.is_success or job.launched_at is None or this.task.on_earlier_job != "reattach":
+        return False
+    # A clear sets `max_tries` anew.
+    is_cleared = this.mine.generation.partition(".")[2] != str(this.task.retries)
+    return not is_cleared and job.launched_at.timestamp() * 1000 >= this.began
+
+
+def _launch(this: ThisTry, job: Job) -> Job:
+    sender = this.client.for_thread(BOUNDED).watching(this.task.switch.raise_if_killed)
+    return _submit(this, lambda: job, sender, lambda: [job.id])
+
+
+def _create_or_adopt(this: ThisTry, create: Callable[[], Job], sender: DliClient, lag: float = 0) -> Job:
+    """Create a job; when DLI refuses it, because it has one of that name: return that, if it is of this try."""
+    try:
+        return create()
+    except (DliTemporaryError, *PERMANENT):
+        raise
+    except DliError as error:
+        found: list[Job] = []
+        with suppress(DliError):  # why it was refused counts, not why that cannot be looked into
+            found = look(this, sender, _mine(this), lag)
+        if not found:
+            raise
+        this.task.log.info("Found %s, which DLI had created. (%s)", found[0], error)
+        return found[0]
+
+
+def _submit_again(
+    this: ThisTry, create: partial[Job], sender: DliClient, find: Callable[..., Iterable[str]], lost: DliError
+) -> Job:
+    """Create a job once more, for DLI refuses a second one of its name."""
+    this.task.log.warning("The answer to the submit was lost; submitting again, for its name is unique. %s", lost)
+    switch = this.task.switch
+    try:
+        job = _submit(this, partial(create, lag=LIST_LAG), sender, find)
+    except DliTaskKilledError:
+        raise
+    except DliError as error:
+        # The first one may have created a job all the same.
+        switch.search(partial(find, _FIND_WITHIN))
+        if not isinstance(error, DliTemporaryError):
+            raise
+        job = launched(this, _find_submitted(this, error))
+    switch.follow(job.id)
+    return job
 
 
 def _submit(this: ThisTry, create: Callable[[], Job], sender: DliClient, find: Callable[[], Iterable[str]]) -> Job:
@@ -115,7 +233,8 @@ def _submit(this: ThisTry, create: Callable[[], Job], sender: DliClient, find: C
     if not created:
         return submit()
     # Only the launch was refused, or the look after it: no second job is created, and none is launched twice.
-    return launched(this, this.client.job(this.task.job_kind, created[-1].id))
+    job = this.client.job(this.task.job_kind, created[-1].id)
+    return _launch(this, job) if _stands_still(job, created[-1]) else job
 
 
 def _bounded(this: ThisTry) -> object:
@@ -136,42 +255,60 @@ def _launcher(this: ThisTry, sender: DliClient) -> Callable[[Job], Job] | None:
         while True:
             problem: DliError | None = None
             try:
-                sender.send(call_of(job.id))
+                sender.send(call_of(job.id, this.work))
             except PERMANENT:
                 raise
             except DliError as error:
                 problem = error
             # An answer that is lost, or an error, counts only if the job has not started after all.
             found = sender.job(kind, job.id)
-            if problem is None or found.state is not JobState.CREATED:
-                return found
-            if not isinstance(problem, DliTemporaryError) or machine.monotonic() >= end:
+            if problem is None and found.state.is_active:
+                # Also when it has not left its first state yet.
+                return replace(found, tags=found.tags or job.tags)
+            if _stands_still(found, job):
+                # It may only just be starting.
+                sender.pause(1)
+                found = sender.job(kind, job.id)
+            while problem is None and _stands_still(found, job) and machine.monotonic() < end:
+                sender.pause(1)
+                found = sender.job(kind, job.id)
+            if problem is None or not _stands_still(found, job):
+                return replace(found, tags=found.tags or job.tags)
+            if not isinstance(problem, DliTemporaryError):
                 raise problem
-            sender.pause(1)
+            if machine.monotonic() >= end:
+                # No temporary error, after which the create would count as lost.
+                raise DliError(f"{found} could not be started. {problem}") from problem
 
     return launch
 
 
-def _find_submitted(this: ThisTry, tags: Mapping[str, str], lost: DliError) -> Job:
-    """Find the job of this try by its tags, because the answer to its submit was lost."""
+def _stands_still(job: Job, before: Job) -> bool:
+    """Whether a job has not been started since."""
+    return job.state.is_at_rest and job.state is before.state and job.launched_at == before.launched_at
+
+
+def _find_submitted(this: ThisTry, lost: DliError) -> Job:
+    """Find the job of this try, because the answer to its submit was lost."""
     log = this.task.log
-    log.warning("The answer to the submit was lost; looking for the job by its tags. %s", lost)
+    log.warning("The answer to the submit was lost; looking for the job. %s", lost)
     try:
-        job = next(iter(look(this, this.client, tags, LIST_LAG)), None)
+        job = next(iter(look(this, this.client, _mine(this), LIST_LAG)), None)
     except (DliTaskKilledError, DliValueError):
         raise
     except DliError as error:
-        raise _lost_job(this.mine, f"and the list of jobs cannot be read: {error}") from lost
+        raise _lost_job(this, f"and the list of jobs cannot be read: {error}") from lost
     if job is None:
-        raise _lost_job(this.mine, f"and DLI lists no job of this try within {LIST_LAG:.0f} s") from lost
+        raise _lost_job(this, f"and DLI lists no job of this try within {LIST_LAG:.0f} s") from lost
     this.task.switch.follow(job.id)
     log.info("Found %s, which DLI had started.", job)
     return job
 
 
-def _lost_job(mine: identity.Identity, problem: str) -> DliError:
+def _lost_job(this: ThisTry, problem: str) -> DliError:
+    name = _mine(this).name
+    sign = f"the name {name}" if name else f"the tag {identity.TI} = {this.mine.ti}"
     return DliError(
         f"The answer to the submit was lost, {problem}. The job may still run: look in the DLI console for a job with "
-        f"the tag {identity.TI} = {mine.ti} and cancel it if it is there. It was not submitted again, so that nothing "
-        "runs twice."
+        f"{sign} and cancel it if it is there. It was not submitted again, so that nothing runs twice."
     )

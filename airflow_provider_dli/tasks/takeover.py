@@ -10,9 +10,10 @@ from airflow_provider_dli import compat, identity
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.patience import URGENT
 from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
+from airflow_provider_dli.job import JobState
 from airflow_provider_dli.tasks import start
 from airflow_provider_dli.tasks.earlier import Earlier, Verdict, judge
-from airflow_provider_dli.waiting.watcher import wait_until_over
+from airflow_provider_dli.waiting.watcher import wait_until_stopped
 
 if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
@@ -26,7 +27,7 @@ def looks_for_earlier(task: JobTask, try_number: int) -> bool:
     return task.on_earlier_job != "ignore" and (try_number > 1 or not compat.TRY_1_IS_THE_FIRST)
 
 
-def take_up(this: ThisTry) -> Job | None:
+def take_up(this: ThisTry) -> start.Started | None:
     """
     Return the job of an earlier try that serves this one too, if there is one; cancel those that must not continue.
 
@@ -38,10 +39,10 @@ def take_up(this: ThisTry) -> Job | None:
             f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {task.on_earlier_job!r}.",
             field="on_earlier_job",
         )
-    if not looks_for_earlier(task, mine.try_number):
+    if this.work.existing_job_id is not None or not looks_for_earlier(task, mine.try_number):
         return None
     reuse = task.on_earlier_job == "reattach"
-    searcher, query = this.client.for_thread(URGENT), Query(tags={identity.TI: mine.ti})
+    searcher, query = this.client.for_thread(URGENT), _earlier(this)
     # Killed while it looks, this task must not leave behind what it would have taken over.
     switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), mine, reuse)))
     found = judge(_earlier_jobs(this, reuse), mine, reuse)
@@ -54,7 +55,13 @@ def take_up(this: ThisTry) -> Job | None:
         found = judge([ended.get(earlier.job.id, earlier.job) for earlier in found], mine, reuse)
     serves = None
     for earlier in found:
-        if earlier.verdict is Verdict.LEAVE:
+        if earlier.verdict is Verdict.UNPROVED:
+            task.log.warning(
+                "%s has the name of this task, but DLI shows nothing else that tells whose it is: left alone. Cancel "
+                "it in the DLI console if it must not run beside this try.",
+                earlier.job,
+            )
+        elif earlier.verdict is Verdict.LEAVE:
             task.log.warning(
                 "%s carries the name of this task but was submitted in another DAG run of that name, maybe by "
                 "another Airflow: left alone. [dli] deployment, unlike in any other Airflow, tells them apart.",
@@ -66,13 +73,18 @@ def take_up(this: ThisTry) -> Job | None:
     if serves is None:
         switch.release()
         return None
-    return start.launched(this, serves)
+    return start.adopted(this, start.launched(this, serves), is_earlier=True)
+
+
+def _earlier(this: ThisTry) -> Query:
+    """Return what finds the jobs of all tries of this task instance."""
+    return Query(tags={identity.TI: this.mine.ti}, since=this.looks_since)
 
 
 def _still_running(found: Iterable[Earlier]) -> list[str]:
     """Return the ids of all jobs that a next try would take over or cancel."""
     ours = (Verdict.REATTACH, Verdict.CANCEL)
-    return [earlier.job.id for earlier in found if earlier.verdict in ours]
+    return [earlier.job.id for earlier in found if earlier.verdict in ours and earlier.job.is_proved]
 
 
 def _earlier_jobs(this: ThisTry, reuse: bool) -> list[Job]:
@@ -89,7 +101,7 @@ def _earlier_jobs(this: ThisTry, reuse: bool) -> list[Job]:
     has_earlier = mine.try_number > 1
     try:
         seconds = start.LIST_LAG if has_earlier else 0
-        return start.look(this, this.client, {identity.TI: mine.ti}, seconds, is_enough)
+        return start.look(this, this.client, _earlier(this), seconds, is_enough)
     except DliPermissionError as error:
         if not has_earlier:
             this.task.log.warning("Jobs that an uncounted earlier try has left running cannot be found: %s", error)
@@ -110,15 +122,19 @@ def _is_of(attempt: identity.Attempt, mine: identity.Identity, try_number: int) 
 
 def _cancel(this: ThisTry, unwanted: Sequence[Earlier]) -> dict[str, Job]:
     """Cancel these jobs, and return how they have ended, by id."""
-    kind = this.task.job_kind
-    for earlier in unwanted:
-        job = earlier.job
-        this.task.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
-        this.client.cancel(kind, job.id)
+    task, kind = this.task, this.task.job_kind
     ended = {}
     for earlier in unwanted:
-        job = wait_until_over(this.client, kind, earlier.job.id, poll_interval=this.task.poll_interval)
-        this.task.switch.forget(earlier.job.id)
+        job = earlier.job
+        task.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
+        if this.client.cancel(kind, job.id, with_savepoint=task.stop_with_savepoint).was_removed:
+            ended[job.id] = replace(job, state=JobState.CANCELLED)
+            task.switch.forget(job.id)
+    for earlier in unwanted:
+        if earlier.job.id in ended:
+            continue
+        job = wait_until_stopped(this.client, kind, earlier.job.id, poll_interval=task.poll_interval)
+        task.switch.forget(earlier.job.id)
         # With the tags of the list: a status call may not return them.
         ended[earlier.job.id] = replace(earlier.job, state=job.state, status=job.status)
     return ended

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_dli import compat, identity
+from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import JobKind, Work
     from airflow_provider_dli.client.client import DliClient, Log
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.kill import KillSwitch
+
+
+# How far the clock of DLI may be behind that of Airflow, in milliseconds.
+_CLOCKS_DIFFER_BY = 15 * 60 * 1000
 
 
 class JobTask(Protocol):
@@ -30,6 +36,10 @@ class JobTask(Protocol):
     deferrable: bool
     wait_for_completion: bool
     cancel_on_kill: bool
+    stop_with_savepoint: bool
+    start_timeout: timedelta | None
+    log_tail_lines: int
+    retries: int | None
     execution_timeout: timedelta | None
 
     @property
@@ -37,6 +47,12 @@ class JobTask(Protocol):
 
     @property
     def on_earlier_job(self) -> str: ...
+
+    @property
+    def goal(self) -> Goal: ...
+
+    @property
+    def creates_job(self) -> bool: ...
 
     @property
     def log(self) -> Log: ...
@@ -47,6 +63,8 @@ class JobTask(Protocol):
     def client(self, watch: Callable[[], None]) -> DliClient: ...
 
     def work(self, connection: DliConnection) -> Work: ...
+
+    def finish(self, client: DliClient, job: Job) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,7 @@ class ThisTry:
             statement_index=0,
             generation=identity.generation(context["dag_run"].start_date, ti.max_tries),
             try_number=ti.try_number,
-            owner="task" if task.wait_for_completion and task.cancel_on_kill else "detached",
+            owner="task" if _sees_the_end(task) else "detached",
             work=work.digest,
             deployment=compat.deployment(),
         )
@@ -87,3 +105,17 @@ class ThisTry:
     def is_owner(self) -> bool:
         """Whether the job must not outlive the task."""
         return self.mine.owner == "task"
+
+    @property
+    def began(self) -> int:
+        """When the DAG run began, in milliseconds since the epoch."""
+        return int(identity.run_start(self.mine.generation)) // 1000
+
+    @property
+    def looks_since(self) -> int:
+        """No job of this task instance was submitted before this moment, in milliseconds since the epoch."""
+        return self.began - _CLOCKS_DIFFER_BY
+
+
+def _sees_the_end(task: JobTask) -> bool:
+    return task.wait_for_completion and task.cancel_on_kill and task.goal is Goal.FINISHED

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_dli import compat, machine
 from airflow_provider_dli.api.kinds import kind_of
-from airflow_provider_dli.client.client import DliClient
-from airflow_provider_dli.client.patience import IN_THREAD, URGENT
-from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError
+from airflow_provider_dli.exceptions import DliError
 from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.job import Goal, goal_of
 from airflow_provider_dli.task_instances import TaskInstanceKey
-from airflow_provider_dli.threads import run_in_thread
-from airflow_provider_dli.triggers.questions import ConnectionKey, channel, in_background
-from airflow_provider_dli.waiting.watcher import OUTAGE_BUDGET, JobWatcher
+from airflow_provider_dli.triggers.questions import ConnectionKey, in_background
+from airflow_provider_dli.triggers.shared import SharedClient, shared
+from airflow_provider_dli.waiting.watcher import OUTAGE_BUDGET
 
-if TYPE_CHECKING:
-    from airflow_provider_dli.client.connection import DliConnection
-    from airflow_provider_dli.job import Cancellation
-
-T = TypeVar("T")
-
-#: What an event says under ``outcome``: all jobs are over; the deadline has passed; the trigger had to give up.
-OVER, TIMEOUT, ERROR = "over", "timeout", "error"
+#: What an event says under ``outcome``: all jobs are over (or what they are waited for); the deadline has passed; a job
+#: has not started in time; the trigger had to give up.
+OVER, TIMEOUT, LATE, ERROR = "over", "timeout", "late", "error"
 
 # How long the end of a killed trigger may take, in seconds; Airflow 3.3 allows 30.
 _END_WITHIN = 28.0
 # How long a trigger that has to end asks again whether its task was killed, while Airflow answers with errors, in
 # seconds: when Airflow has told it of a kill, and when it was just stopped, as in a shutdown, when nobody answers.
 _REFUSED_FOR, _REFUSED_FOR_WHEN_STOPPED = 20.0, 3.0
+# How long a job may be looked at whose time to start is over, in seconds.
+_LOOKS_WITHIN = 30.0
 # The pause before Airflow is asked again, in seconds.
 _ASK_AGAIN_AFTER = 1.0
-# The longest pause before the connection is asked for again, in seconds.
-_LONGEST_PAUSE = 30.0
+
+
+class _LateError(Exception):
+    """A job has not started in time."""
 
 
 class DliJobTrigger(BaseTrigger):
@@ -51,13 +48,17 @@ class DliJobTrigger(BaseTrigger):
     triggerer, or the hand-over to another one, leaves them alone.
 
     :param job_ids: The jobs.
-    :param kind: Their kind: ``"sql"``.
+    :param kind: Their kind: ``"sql"``, ``"spark"`` or ``"flink"``.
     :param dli_conn_id: Airflow connection of type ``dli``.
     :param region: Takes the place of the connection's ``region``.
     :param project_id: Takes the place of the connection's ``project_id``.
     :param poll_interval: Seconds between two status calls, at most. Default 10.
     :param deadline: Seconds since the epoch after which it stops waiting. Default: none.
     :param cancel_on_kill: Whether to cancel the jobs when the task is killed or gives up. Default False.
+    :param stop_with_savepoint: Whether to save their state then, where jobs of this kind have savepoints. Default
+        False.
+    :param goal: What to wait for: ``"finished"`` (default), or ``"running"``.
+    :param start_by: Seconds since the epoch after which a job that has not started is given up. Default: none.
     """
 
     def __init__(
@@ -71,6 +72,9 @@ class DliJobTrigger(BaseTrigger):
         poll_interval: float = 10.0,
         deadline: float | None = None,
         cancel_on_kill: bool = False,
+        stop_with_savepoint: bool = False,
+        goal: str = Goal.FINISHED,
+        start_by: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_ids = list(job_ids)
@@ -81,7 +85,10 @@ class DliJobTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.cancel_on_kill = cancel_on_kill
-        self._client: DliClient | None = None
+        self.stop_with_savepoint = stop_with_savepoint
+        self.goal = goal
+        self.start_by = start_by
+        self._began_at: float | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores, as JSON: the class, and the arguments to make it again. No secrets."""
@@ -94,11 +101,15 @@ class DliJobTrigger(BaseTrigger):
             "poll_interval": self.poll_interval,
             "deadline": self.deadline,
             "cancel_on_kill": self.cancel_on_kill,
+            "stop_with_savepoint": self.stop_with_savepoint,
+            "goal": str(self.goal),
+            "start_by": self.start_by,
         }
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and fire one event: ``{"outcome": "over" | "timeout" | "error", "message": ..., "job_ids": [...]}``."""
+        """Wait, and fire one event: ``{"outcome": "over" or another, "message": ..., "job_ids": [...]}``."""
+        self._began_at = machine.monotonic()
         self._warm_up()
         try:
             outcome, message = await self._wait()
@@ -118,12 +129,13 @@ class DliJobTrigger(BaseTrigger):
     async def _wait(self) -> tuple[str, str]:
         try:
             async with asyncio.timeout(None if self.deadline is None else self.deadline - machine.time()) as timer:
-                for job_id in self.job_ids:
-                    await self._wait_for(job_id)
+                await self._until_over()
             return OVER, ""
         except Exception as error:  # an exception that leaves a trigger ends it, with its jobs still running
             if isinstance(error, TimeoutError) and timer.expired():
                 outcome, message = TIMEOUT, "The task's time is over."
+            elif isinstance(error, _LateError):
+                outcome, message = LATE, str(error)
             else:
                 outcome, message = ERROR, str(error) or type(error).__name__
                 if not isinstance(error, DliError):
@@ -136,60 +148,43 @@ class DliJobTrigger(BaseTrigger):
 
     def _warm_up(self) -> None:
         """Ask Airflow once in each triggerer: its first answer takes many seconds, which a kill does not have."""
-        if self.cancel_on_kill and self.task_instance is not None and not channel().is_warm:
-            channel().is_warm = True
+        if self.cancel_on_kill and self.task_instance is not None and not shared().channel.is_warm:
+            shared().channel.is_warm = True
             in_background(self._ask_for_nothing())
 
     async def _ask_for_nothing(self) -> None:
         with contextlib.suppress(Exception):
-            await channel().states.answer(TaskInstanceKey.of(self.task_instance))
+            await shared().channel.states.answer(TaskInstanceKey.of(self.task_instance))
 
-    async def _wait_for(self, job_id: str) -> None:
-        client = await self._connected_client()
-        watcher = JobWatcher(client, kind_of(self.kind), job_id, poll_interval=self.poll_interval)
-        while True:
-            job = await self._call(client, watcher.look)
-            if job is not None and not job.state.is_active:
-                return
-            await asyncio.sleep(watcher.interval)
-
-    async def _call(self, client: DliClient, function: Callable[[], T]) -> T:
-        """Call this in a thread; again, if the credentials are refused and Airflow has others by now."""
-        try:
-            return await run_in_thread(function)
-        except DliAuthenticationError:
+    async def _until_over(self) -> None:
+        goal = goal_of(self.goal)
+        if self.start_by is not None:
+            # A trigger that comes later, because it was handed over, gets a look all the same.
+            within = max(self.start_by - machine.time(), _LOOKS_WITHIN)
             try:
-                is_new = client.access.use(await self._asked_connection())
-            except Exception as error:  # the refusal itself says enough
-                self.log.warning("Connection %r could not be read again: %s", self.dli_conn_id, error)
-                is_new = False
-            if not is_new:
-                raise
-        return await run_in_thread(function)
+                async with asyncio.timeout(within) as timer:
+                    await self._until(Goal.RUNNING)
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                raise _LateError("The job has not started within start_timeout.") from None
+        if self.start_by is None or goal is not Goal.RUNNING:
+            await self._until(goal)
 
-    async def _connected_client(self) -> DliClient:
-        """Return a client whose calls block, for threads; ask for its connection again while Airflow is away."""
-        if self._client is None:
-            # (Its connection is never read by itself: only the event loop asks Airflow.)
-            client = DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id).client.patient(IN_THREAD)
-            pause, give_up_at = 1.0, machine.monotonic() + OUTAGE_BUDGET
-            while self._client is None:
-                try:
-                    client.access.use(await self._asked_connection())
-                    await self._call(client, client.connect)
-                    self._client = client
-                except Exception as error:
-                    is_outage = not isinstance(error, DliError) or isinstance(error, DliTemporaryError)
-                    # (Of Airflow, an API server that is away looks like a connection that does not exist.)
-                    if not is_outage or machine.monotonic() > give_up_at:
-                        raise
-                    self.log.warning("Connection %r cannot be used yet: %s", self.dli_conn_id, error)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
-        return self._client
+    async def _until(self, goal: Goal) -> None:
+        poller = self._shared_client().poller(kind_of(self.kind))
+        waiting = []
+        try:
+            for job_id in self.job_ids:
+                waiting.append((job_id, poller.add(job_id, self.poll_interval, goal)))
+            for _, over in waiting:
+                await over
+        finally:
+            for job_id, over in waiting:
+                poller.remove(job_id, over, goal)
 
-    async def _asked_connection(self) -> DliConnection:
-        return await channel().connections.answer(ConnectionKey(self.dli_conn_id, self.region, self.project_id))
+    def _shared_client(self) -> SharedClient:
+        return shared().client(ConnectionKey(self.dli_conn_id, self.region, self.project_id))
 
     async def _cancel_if_killed(self, *, told_of_a_kill: bool) -> None:
         """Find out whether the task was killed, and cancel its jobs then. That there is no answer yet is no kill."""
@@ -230,7 +225,7 @@ class DliJobTrigger(BaseTrigger):
         refused_since: float | None = None
         while True:
             try:
-                return await channel().states.answer(ti)
+                return await shared().channel.states.answer(ti, since=self._began_at)
             except TimeoutError:
                 refused_since = None
                 if machine.monotonic() > give_up_at:
@@ -244,7 +239,7 @@ class DliJobTrigger(BaseTrigger):
 
     async def _cancel_if_superseded(self, ti: TaskInstanceKey) -> None:
         try:
-            job_id = await channel().job_ids.answer(ti)
+            job_id = await shared().channel.job_ids.answer(ti)
         except Exception as error:
             self.log.info("Airflow does not tell which job the task waits for by now: %s", error)
             return
@@ -252,24 +247,16 @@ class DliJobTrigger(BaseTrigger):
             await self._cancel()
 
     async def _cancel(self) -> None:
+        await asyncio.gather(*(self._cancel_one(job_id) for job_id in self.job_ids))
+
+    async def _cancel_one(self, job_id: str) -> None:
         try:
-            client = await self._connected_client()
-        except Exception as error:
-            self.log.error("DLI jobs %s could NOT be cancelled and may still run: %s", self.job_ids, error)
-            return
-        await asyncio.gather(*(self._cancel_one(client, job_id) for job_id in self.job_ids))
-
-    async def _cancel_one(self, client: DliClient, job_id: str) -> None:
-        async with channel().cancels:
-            try:
-                cancellation = await self._call(client, partial(_cancel_urgently, client, job_id, self.kind))
-                self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
-            except Exception as error:  # nothing may end the trigger before it has fired
-                self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
-
-
-def _cancel_urgently(client: DliClient, job_id: str, kind: str) -> Cancellation:
-    return client.for_thread(URGENT).cancel(kind_of(kind), job_id)
+            cancellation = await self._shared_client().cancel(
+                kind_of(self.kind), job_id, with_savepoint=self.stop_with_savepoint
+            )
+            self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
+        except Exception as error:  # nothing may end the trigger before it has fired
+            self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
 
 
 async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:

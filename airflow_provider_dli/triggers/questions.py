@@ -9,13 +9,12 @@ while one question is on its way, those who come meanwhile wait for the next, an
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from airflow_provider_dli import compat, xcoms
+from airflow_provider_dli import compat, machine, xcoms
 from airflow_provider_dli.client.connection import DliConnection
 from airflow_provider_dli.task_instances import GONE, TaskInstanceKey, portions, told_apart
 
@@ -24,8 +23,10 @@ V = TypeVar("V")
 
 # How long Airflow may take for one answer before the question counts as not answered yet, in seconds.
 ANSWER_WITHIN = 60.0
-# How many cancels a triggerer sends at the same time.
-_CANCELS_AT_ONCE = 32
+# For how long answers are kept that nobody has asked for yet, in seconds.
+_KEPT_FOR = 30.0
+# How much of a question its tasks, and its runs, may take: a triggerer asks without a proxy between.
+_SHARE = 5.0
 
 
 class ConnectionKey(NamedTuple):
@@ -41,22 +42,34 @@ class Questions(Generic[K, V]):
     Puts questions together.
 
     An answer is never older than the question: one that was on its way already may tell of the time before a kill.
+    But some answers never change again: those are kept for who asks next.
 
-    :param ask: Asks for several things at once; what is not in the answer counts as refused.
+    :param ask: Asks for several things at once; what is not in the answer counts as refused. The answer may hold more
+        than was asked for.
+    :param is_final: Whether an answer that came while the one who asks was there already never changes again.
     """
 
-    def __init__(self, ask: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]]) -> None:
+    def __init__(
+        self,
+        ask: Callable[[Sequence[K]], Awaitable[Mapping[K, V | Exception]]],
+        is_final: Callable[[V], bool] = lambda _: False,
+    ) -> None:
         self._ask = ask
+        self._is_final = is_final
         self._waiting: dict[K, list[asyncio.Future[V]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._kept: Mapping[K, V] = {}
+        self._kept_since = 0.0
 
-    async def answer(self, key: K) -> V:
+    async def answer(self, key: K, since: float | None = None) -> V:
         """
-        Return the answer for this key, asked after this call.
+        Return the answer for this key, asked after this call; or a final one, asked after the moment ``since``.
 
         :raises TimeoutError: Airflow has not answered yet.
         :raises Exception: Airflow refuses to answer.
         """
+        if since is not None and key in self._kept and self._kept_since >= since:
+            return self._kept[key]
         future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
         if self._task is None or self._task.done():
@@ -68,8 +81,10 @@ class Questions(Generic[K, V]):
             waiting, self._waiting = self._waiting, {}
             answers: Mapping[K, V | Exception] = {}
             refusal: Exception = LookupError("Airflow gave no answer")
+            asked_at = machine.monotonic()
             try:
                 answers = await self._ask(list(waiting))
+                self._keep(answers, asked_at)
             except Exception as error:  # handed to all who have asked
                 refusal = error
             for key, futures in waiting.items():
@@ -82,30 +97,31 @@ class Questions(Generic[K, V]):
                     else:
                         future.set_result(answer)
 
+    def _keep(self, answers: Mapping[K, V | Exception], asked_at: float) -> None:
+        known = {key: answer for key, answer in answers.items() if not isinstance(answer, Exception)}
+        kept = {key: answer for key, answer in known.items() if self._is_final(answer)}
+        self._kept, self._kept_since = kept, asked_at
+        if kept:
+            asyncio.get_running_loop().call_later(_KEPT_FOR, self._forget, kept)
+
+    def _forget(self, answers: Mapping[K, V]) -> None:
+        if self._kept is answers:
+            self._kept = {}
+
 
 class Channel:
-    """The way to Airflow that all triggers of an event loop share, and their cancels."""
+    """The way to Airflow that all triggers of an event loop share."""
 
     def __init__(self) -> None:
-        self.states: Questions[TaskInstanceKey, str | None] = Questions(_states)
+        # A task that a trigger waits for is deferred. Once it is not, it never waits for this trigger again.
+        self.states: Questions[TaskInstanceKey, str | None] = Questions(_states, _waits_no_more)
         self.job_ids: Questions[TaskInstanceKey, str | None] = Questions(partial(_one_by_one, xcoms.announced_job_id))
         self.connections: Questions[ConnectionKey, DliConnection] = Questions(partial(_one_by_one, _connection))
-        self.cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
         self.is_warm = False
 
 
-# A triggerer has one event loop; if it gets another one, nothing of the first must be waited for.
-_of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Channel] = weakref.WeakKeyDictionary()
 # asyncio itself keeps only weak references to tasks.
 _background: set[asyncio.Task[None]] = set()
-
-
-def channel() -> Channel:
-    """Return what the triggers of the running event loop share."""
-    loop = asyncio.get_running_loop()
-    if loop not in _of_loop:
-        _of_loop[loop] = Channel()
-    return _of_loop[loop]
 
 
 def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -114,6 +130,10 @@ def in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     _background.add(task)
     task.add_done_callback(_background.discard)
     return task
+
+
+def _waits_no_more(state: str | None) -> bool:
+    return state != "deferred"
 
 
 def _connection(key: ConnectionKey) -> DliConnection:
@@ -132,7 +152,7 @@ async def _one_by_one(ask: Callable[[K], V], keys: Sequence[K]) -> dict[K, V | E
 
 
 async def _states(keys: Sequence[TaskInstanceKey]) -> dict[TaskInstanceKey, str | Exception | None]:
-    """Return the states of these task instances; ``gone`` when there is none any more."""
+    """Return the states of these task instances, and of others in the same answers; ``gone`` when there is none."""
     answers: dict[TaskInstanceKey, str | Exception | None] = {}
     for dag_id, run_ids, task_ids in _parts(keys):
         asked = [key for key in keys if key.dag_id == dag_id and key.run_id in run_ids and key.task_id in task_ids]
@@ -141,7 +161,8 @@ async def _states(keys: Sequence[TaskInstanceKey]) -> dict[TaskInstanceKey, str 
         except Exception as error:  # of this question only
             answers.update(dict.fromkeys(asked, error))
         else:
-            answers.update({key: states.get(key[1:], GONE) for key in asked})
+            answers.update({TaskInstanceKey(dag_id, *found): state for found, state in states.items()})
+            answers.update({key: GONE for key in asked if key not in answers})
     return answers
 
 
@@ -152,8 +173,7 @@ def _parts(keys: Sequence[TaskInstanceKey]) -> Iterator[tuple[str, list[str], li
         of_dag[key.dag_id][key.task_id].add(key.run_id)
     for dag_id, runs_of in of_dag.items():
         for group in told_apart(runs_of):
-            # Half of a question for the tasks, half for the runs.
-            for task_ids in portions(group, share=0.5):
+            for task_ids in portions(group, share=_SHARE):
                 run_ids = sorted(set().union(*(runs_of[task_id] for task_id in task_ids)))
-                for portion in portions(run_ids, share=0.5):
+                for portion in portions(run_ids, share=_SHARE):
                     yield dag_id, portion, task_ids

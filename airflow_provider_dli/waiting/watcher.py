@@ -1,27 +1,28 @@
-"""Looks at one job again and again."""
+"""What is known of a job that is waited for, and how a worker waits for it: it looks at it again and again."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError, DliValueError
-from airflow_provider_dli.job import JobState
+from airflow_provider_dli.job import Goal, JobState
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import JobKind
-    from airflow_provider_dli.client.client import DliClient
+    from airflow_provider_dli.client.client import DliClient, Log
     from airflow_provider_dli.job import Job
 
-# How long one look at a waiting job may take at first, in seconds; twice as long after each that took longer.
-FIRST_PATIENCE = 15.0
+# How long one look at a waiting job may take at first, in seconds; twice as long after each that took longer, up to the
+# longest: few looks are under way at the same time, and none may keep the others from theirs.
+FIRST_PATIENCE, _LONGEST_PATIENCE = 15.0, 120.0
 # How long an outage of DLI a waiting task tolerates, in seconds.
 OUTAGE_BUDGET = 1800.0
-# The first wait between two status calls, in seconds; each wait is half as long again, up to `poll_interval`.
+# The shortest wait between two looks, in seconds; then a share of the time waited, up to `poll_interval`.
 FIRST_POLL_INTERVAL = 0.5
+_SHARE = 0.5
 
 _PROGRESS_EVERY = 10.0
 
@@ -37,9 +38,11 @@ def checked_poll_interval(seconds: float) -> float:
     raise DliValueError(f"poll_interval must be a number of seconds above 0, not {seconds!r}.", field="poll_interval")
 
 
-def wait_until_over(client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float) -> Job:
+def wait_until_over(
+    client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float, goal: Goal = Goal.FINISHED
+) -> Job:
     """
-    Wait until a job is over, however it ends, and return it.
+    Wait until a job is over, however it ends, or has come to what it is waited for; return it.
 
     Asks often at first, then every ``poll_interval``. Tolerates an outage of 30 minutes. Logs changes of the state, and
     the progress.
@@ -48,21 +51,40 @@ def wait_until_over(client: DliClient, kind: JobKind[Any], job_id: str, *, poll_
     :param kind: The job's kind.
     :param job_id: The job.
     :param poll_interval: Seconds between two status calls, at most.
+    :param goal: What it is waited for. Default: that it finishes.
     :raises DliNotFoundError: DLI knows no such job.
     :raises DliTemporaryError: DLI has not answered for 30 minutes.
     """
     watcher = JobWatcher(client, kind, job_id, poll_interval=poll_interval)
-    while (job := watcher.look()) is None or job.state.is_active:
+    while (job := watcher.look()) is None or not goal.ends_wait(job.state):
         client.patience.watch()
         client.pause(watcher.interval)
     client.patience.watch()
     return job
 
 
-def may_be_active(client: DliClient, kind: JobKind[Any], job_id: str) -> bool:
+def wait_until_stopped(client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float) -> Job:
+    """
+    Wait until a job that was cancelled is over; return it. A stop that fails is repeated once.
+
+    :raises DliJobError: It could not be stopped, and may still run.
+    """
+    job = wait_until_over(client, kind, job_id, poll_interval=poll_interval)
+    if job.state is JobState.STOP_FAILED:
+        client.log.warning("%s could not be stopped (%s); trying once more. %s", job, job.status, job.message)
+        client.cancel(kind, job_id)
+        # What DLI shows until it has begun to stop it is the failure of before.
+        client.pause(FIRST_POLL_INTERVAL)
+        job = wait_until_over(client, kind, job_id, poll_interval=poll_interval)
+        if job.state is JobState.STOP_FAILED:
+            job.require()
+    return job
+
+
+def has_to_be_waited_for(client: DliClient, kind: JobKind[Any], job_id: str, goal: Goal = Goal.FINISHED) -> bool:
     """Whether a deferral makes sense; also when DLI does not answer, for the trigger waits an outage out."""
     job = JobWatcher(client, kind, job_id).look()
-    return job is None or job.state.is_active
+    return job is None or not goal.ends_wait(job.state)
 
 
 def may_be_cancelled(kind: JobKind[Any], job: Job) -> bool:
@@ -70,7 +92,99 @@ def may_be_cancelled(kind: JobKind[Any], job: Job) -> bool:
     return job.state is JobState.CANCELLED or (job.state is JobState.FAILED and not kind.tells_cancelled)
 
 
-class JobWatcher:
+class WatchedJob:
+    """
+    What is known of a job that is waited for: when to look again, what is new, and when to give up. Asks nobody.
+
+    :param job_id: The job.
+    :param log: Where to log what is new.
+    :param poll_interval: Seconds between two looks, at most. Default 10.
+    :raises DliValueError: The interval is no number above 0.
+    """
+
+    __slots__ = (
+        "_asked_to_wait",
+        "_away_since",
+        "_began_at",
+        "_is_refused",
+        "_log",
+        "_status",
+        "job_id",
+        "poll_interval",
+        "within",
+    )
+
+    def __init__(self, job_id: str, log: Log, *, poll_interval: float = 10.0) -> None:
+        self.job_id = job_id
+        self.poll_interval = checked_poll_interval(poll_interval)
+        #: How long one look may take, in seconds. A DLI that is slow gets more time with each look.
+        self.within = FIRST_PATIENCE
+        self._log = log
+        self._began_at = machine.monotonic()
+        self._asked_to_wait = 0.0
+        self._status = ""
+        self._away_since: float | None = None
+        self._is_refused = False
+
+    @property
+    def interval(self) -> float:
+        """Seconds until the next look: short at first, then a share of the time waited; or as DLI asks."""
+        waited = machine.monotonic() - self._began_at
+        return max(self._asked_to_wait, min(max(FIRST_POLL_INTERVAL, waited * _SHARE), self.poll_interval))
+
+    def heard(self, job: Job) -> bool:
+        """
+        Note what DLI says of the job; return whether that is new.
+
+        :param job: The job.
+        """
+        self._is_refused = False
+        self._asked_to_wait = 0.0
+        if self._away_since is not None:
+            self._say("info", "DLI answers again.")
+            self._away_since = None
+        if job.status == self._status:
+            return False
+        self._status = job.status
+        took = f" after {job.duration.total_seconds():.1f} s" if job.duration and not job.state.is_active else ""
+        self._say("info", "%s is %s%s", job, job.status, took)
+        if job.state is JobState.UNKNOWN:
+            unknown = "%s: this provider does not know the state %r; it counts as active."
+            self._say("warning", unknown, job, job.status)
+        return True
+
+    def missed(self, error: DliError, took: float) -> None:
+        """
+        Note that a look has failed.
+
+        Only what no repeat can fix counts at once. A job that DLI does not know, or a right that is missing, has to be
+        reported twice in a row: the first time, the answer may come from a proxy in between.
+
+        :param error: How it failed.
+        :param took: Seconds that the look took. An answer that drips is not waited for.
+        :raises DliError: It counts; or DLI has given no usable answer for 30 minutes.
+        """
+        is_refusal = isinstance(error, SAID_TWICE)
+        if (is_refusal and self._is_refused) or (not is_refusal and isinstance(error, PERMANENT)):
+            raise error
+        self._is_refused = is_refusal
+        if took >= self.within:
+            self.within = min(self.within * 2, _LONGEST_PATIENCE)
+        self._asked_to_wait = (error.retry_after or 0.0) if isinstance(error, DliTemporaryError) else 0.0
+        now = machine.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            self._say("warning", "No usable answer from DLI; the job continues, asking again. %s", error)
+        if now - self._away_since > OUTAGE_BUDGET:
+            raise error
+
+    def _say(self, level: Literal["info", "warning"], text: str, *values: object) -> None:
+        # A task whose supervisor was killed has no log any more (BrokenPipeError). Its job is for the next try.
+        with contextlib.suppress(OSError):
+            getattr(self._log, level)(text, *values)
+
+
+class JobWatcher(WatchedJob):
     """
     Looks at one job again and again, and logs what is new.
 
@@ -81,76 +195,31 @@ class JobWatcher:
     """
 
     def __init__(self, client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float = 10.0) -> None:
+        super().__init__(job_id, client.log, poll_interval=poll_interval)
         self._client = client
         self._kind = kind
-        self._job_id = job_id
-        self._poll_interval = checked_poll_interval(poll_interval)
-        #: Seconds until the next look: short at first, then half as long again each time; or as DLI asks.
-        self.interval = 0.0
-        self._next_interval = min(FIRST_POLL_INTERVAL, self._poll_interval)
-        self._status = ""
         self._progress = 0.0
         self._progress_at = machine.monotonic()
-        self._away_since: float | None = None
-        self._within = FIRST_PATIENCE
-        self._is_refused = False
 
     def look(self) -> Job | None:
         """
         Return the job, or None when DLI gave no usable answer this time.
 
-        Only what no repeat can fix counts at once. A job that DLI does not know, or a right that is missing, has to be
-        reported twice in a row: the first time, the answer may come from a proxy in between.
-
-        :raises DliError: DLI has given no usable answer for 30 minutes, or it is certain that it never will.
+        :raises DliError: See :meth:`missed`.
         """
-        self.interval = self._next_interval
-        self._next_interval = min(self._next_interval * 1.5, self._poll_interval)
         begun = machine.monotonic()
         try:
-            job = self._once(self._within).job(self._kind, self._job_id)
+            job = self._once(self.within).job(self._kind, self.job_id)
         except DliError as error:
-            is_refusal = isinstance(error, SAID_TWICE)
-            if (is_refusal and self._is_refused) or (not is_refusal and isinstance(error, PERMANENT)):
-                raise
-            self._is_refused = is_refusal
-            # An answer that drips is not waited for; a DLI that is slow gets more time with each look.
-            if machine.monotonic() - begun >= self._within:
-                self._within *= 2
-            self._bear(error)
-            if isinstance(error, DliTemporaryError) and error.retry_after is not None:
-                self.interval = max(error.retry_after, self.interval)
+            self.missed(error, machine.monotonic() - begun)
             return None
-        self._is_refused = False
-        if self._away_since is not None:
-            self._say(self._client.log.info, "DLI answers again.")
-            self._away_since = None
-        self._tell(job)
+        is_new = self.heard(job)
+        if not is_new and job.state is JobState.RUNNING and machine.monotonic() - self._progress_at >= _PROGRESS_EVERY:
+            self._tell_progress(job)
         return job
 
     def _once(self, within: float | None = None) -> DliClient:
         return self._client.patient(replace(self._client.patience, give_up_after=0, within=within))
-
-    def _bear(self, error: DliError) -> None:
-        now = machine.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            text = "No usable answer from DLI; the job continues, asking again. %s"
-            self._say(self._client.log.warning, text, error)
-        if now - self._away_since > OUTAGE_BUDGET:
-            raise error
-
-    def _tell(self, job: Job) -> None:
-        log = self._client.log
-        if job.status != self._status:
-            self._status = job.status
-            took = f" after {job.duration.total_seconds():.1f} s" if job.duration and not job.state.is_active else ""
-            self._say(log.info, "%s is %s%s", job, job.status, took)
-            if job.state is JobState.UNKNOWN:
-                unknown = "%s: this provider does not know the state %r; it counts as active."
-                self._say(log.warning, unknown, job, job.status)
-        elif job.state is JobState.RUNNING and machine.monotonic() - self._progress_at >= _PROGRESS_EVERY:
-            self._tell_progress(job)
 
     def _tell_progress(self, job: Job) -> None:
         self._progress_at = machine.monotonic()
@@ -162,9 +231,4 @@ class JobWatcher:
             return  # DLI has none while the queue is busy; a figure for people must not fail the task
         if progress is not None and abs(progress - self._progress) >= 0.1:
             self._progress = progress
-            self._say(self._client.log.info, "%s is %s, %d %%", job, job.status, progress * 100)
-
-    def _say(self, log: Callable[..., None], text: str, *values: object) -> None:
-        # A task whose supervisor was killed has no log any more (BrokenPipeError). Its job is for the next try.
-        with contextlib.suppress(OSError):
-            log(text, *values)
+            self._say("info", "%s is %s, %d %%", job, job.status, progress * 100)

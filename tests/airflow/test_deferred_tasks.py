@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from lab.airflow import LocalAirflow
 
 from airflow_provider_dli.local.dli.admin.views import LocalJob
@@ -14,6 +15,7 @@ def test_the_example_runs_as_it_stands(airflow: LocalAirflow, dli: LocalDli) -> 
     assert airflow.api.xcom("dli_deferred", run_id, "count_pairs") in {job.job_id for job in jobs_of(dli, run_id)}
 
 
+@pytest.mark.matrix
 def test_the_sensor_waits_in_each_of_its_modes(airflow: LocalAirflow, dli: LocalDli) -> None:
     dli.will(matching="deferral waits", run_for=15)
     run_id = run(airflow, "deferral_waits")
@@ -23,6 +25,7 @@ def test_the_sensor_waits_in_each_of_its_modes(airflow: LocalAirflow, dli: Local
     assert "TriggerEvent" in log or "Trigger fired event" in log
 
 
+@pytest.mark.matrix
 def test_a_sensor_fails_early_when_the_job_failed(airflow: LocalAirflow, dli: LocalDli) -> None:
     dli.will(matching="deferral waits", run_for=8, then="FAILED", message="DLI.0999: lost")
     run_id = run(airflow, "deferral_waits", ends="failed")

@@ -43,6 +43,7 @@ def start_demo(bytecode: None, tmp_path: Path) -> Iterator[Callable[..., Demo]]:
         demo.communicate()
 
 
+@pytest.mark.matrix
 def test_it_shows_the_job_cancelled_and_ctrl_c_ends_a_kept_one(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
     demo = start_demo("--keep")
     story = read_until(demo, "Ctrl-C ends them", timeout=240) + read_until(demo, "_local/jobs", timeout=5)
@@ -64,6 +65,7 @@ def test_it_shows_the_job_cancelled_and_ctrl_c_ends_a_kept_one(start_demo: Calla
     assert_nothing_is_left(family, tmp_path, within=0)
 
 
+@pytest.mark.matrix
 def test_killed_with_sigkill_while_the_job_runs(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
     demo = start_demo()
     read_until(demo, "The job is RUNNING in DLI", timeout=240)
@@ -86,6 +88,7 @@ def test_ended_by_a_signal_while_airflow_starts(
     assert_nothing_is_left(family, tmp_path, within=0)
 
 
+@pytest.mark.matrix
 def test_a_second_ctrl_c_returns_at_once_and_the_rest_ends_by_itself(
     start_demo: Callable[..., Demo], tmp_path: Path
 ) -> None:

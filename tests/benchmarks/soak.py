@@ -6,8 +6,10 @@ worker, and deferred ones. Every tenth is left alone, so that a wrong cancel cou
 the triggerer, the scheduler, the API server for tasks and DLI are restarted, and DLI hangs, drops connections, refuses,
 and loses answers. The sweep runs again and again, and once at the end. What was left running in spite of it, ran twice, was
 cancelled although wanted, or ended green after a kill is printed, with the share of kills that needed the sweep; 1 when
-there was any.
-Run: ``python tests/benchmarks/soak.py [--kills 200 | --minutes 5] [--disturb] [--seed N] [--side-by-side 12]``
+there was any. With ``--deferred 1000``, so many other tasks are deferred all the time: none may be lost, and in the end
+all are killed at once.
+Run: ``python tests/benchmarks/soak.py [--kills 200 | --minutes 5] [--disturb] [--deferred N] [--seed N]
+[--side-by-side 12]``
 """
 
 from __future__ import annotations
@@ -41,10 +43,14 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 from kill_matrix import verdict
 from kill_matrix.cases import ALL, MOMENTS, NOBODY, NOBODY_DEFERRED, RESUMING_PATHS, Case, Moment
+from kill_matrix.kinds import KINDS
 from kill_matrix.stage import GRACE, OVER, Outcome, Run, Stage
 from lab.airflow import QUICK, LocalAirflow
 from lab.components import TASK_API
+from lab.deferrals import defer
 
+from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.identity import Identity
 from airflow_provider_dli.local.dli.admin.views import LocalJob
 from airflow_provider_dli.local.handle import LocalDli
 
@@ -74,6 +80,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--minutes", type=float, help="instead of a number of kills")
     parser.add_argument("--disturb", action="store_true")
+    parser.add_argument("--deferred", type=int, default=0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--side-by-side", type=int, default=12)
     arguments = parser.parse_args()
@@ -81,12 +88,13 @@ def main() -> int:
     dice = random.Random(arguments.seed)
     began = time.monotonic()
     with PatientDli.start() as dli, tempfile.TemporaryDirectory() as folder:
-        for name in ("kill_matrix.py", "sweep.py"):
+        for name in ("kill_matrix.py", "sweep.py", "many.py"):
             shutil.copy(DAGS / name, folder)
         by_name = dli.connection("ak_sk", project_id=None, project_name=dli.project_name)
         env = {**dli.connection_env(), "AIRFLOW_CONN_CANARY_KEY_BY_NAME": json.dumps(by_name)}
-        settings = {**QUICK, "dli.deployment": "soak", "core.parallelism": 16}
+        settings = {**QUICK, "dli.deployment": "soak", "core.parallelism": 16, "triggerer.capacity": 2000}
         with LocalAirflow(Path(folder), env=env, settings=settings, task_api_apart=True) as airflow:
+            background = Background(airflow, dli, arguments.deferred) if arguments.deferred else None
             cases = _cases(dice, arguments.kills, arguments.minutes and time.monotonic() + 60 * arguments.minutes)
             with Stage(airflow, dli, report=_tell) as stage, Usage(airflow, stage) as usage:
                 disturber = Disturber(airflow, dli, dice) if arguments.disturb else None
@@ -96,6 +104,7 @@ def main() -> int:
                 dli.clear_faults()
                 sweeper.sweep()
             counts = _count(airflow, dli, outcomes)
+            lost = background.end() if background else 0
     kills = sum(outcome.case.path.kills for outcome in outcomes)
     print(f"{kills} kills and {len(outcomes) - kills} cases left alone in {time.monotonic() - began:.0f} s")
     if disturber:
@@ -103,10 +112,12 @@ def main() -> int:
     print(f"needed the sweep: {counts['needed the sweep']} ({100 * counts['needed the sweep'] / max(kills, 1):.1f} %)")
     print(f"not played: {counts['not played']}, never came to an end: {counts['never came to an end']}")
     print("\n".join(usage.lines()))
+    if background:
+        print(f"of {arguments.deferred} tasks deferred all the time, lost or not cancelled in the end: {lost}")
     print(", ".join(f"{kind}: {counts[kind]}" for kind in verdict.KINDS))
     spoilt = counts["not played"] + counts["never came to an end"]
     too_many = spoilt > len(outcomes) / (10 if disturber else 100)
-    return 1 if too_many or any(counts[kind] for kind in verdict.KINDS) else 0
+    return 1 if too_many or lost or any(counts[kind] for kind in verdict.KINDS) else 0
 
 
 def _cases(dice: random.Random, kills: int, end: float | None) -> Iterator[Case]:
@@ -115,9 +126,9 @@ def _cases(dice: random.Random, kills: int, end: float | None) -> Iterator[Case]
         if time.monotonic() > end if end else number >= kills + kills // LEFT_ALONE:
             return
         if number % (LEFT_ALONE + 1) == 0:
-            yield Case(dice.choice([NOBODY, NOBODY_DEFERRED]), WAIT, suffix=f"-{number}")
+            yield Case(dice.choice([NOBODY, NOBODY_DEFERRED]), WAIT, suffix=f"-{number}", kind=dice.choice(KINDS))
             continue
-        case = replace(dice.choice(candidates), suffix=f"-{number}", doomed_for=DOOMED_FOR)
+        case = replace(dice.choice(candidates), suffix=f"-{number}", doomed_for=DOOMED_FOR, kind=dice.choice(KINDS))
         # Half of them at a moment that nobody has thought of.
         if case.path not in RESUMING_PATHS and (case.moment is WAIT or dice.random() < 0.5):
             case = replace(case, moment=_any_moment(dice.uniform(0, 6 if case.path.deferred else 3)))
@@ -141,7 +152,7 @@ def _play(stage: Stage, cases: Iterator[Case], side_by_side: int) -> list[Outcom
                 case = next(cases, None)
             if case is None:
                 return
-            outcomes.append(stage.play_one(case))
+            outcomes.extend(stage.play_together([case]))
 
     with ThreadPoolExecutor(side_by_side) as threads:
         list(threads.map(work, range(side_by_side)))
@@ -156,9 +167,11 @@ def _count(airflow: LocalAirflow, dli: LocalDli, outcomes: list[Outcome]) -> Cou
     # A kill that could not be done proves nothing; one after which the task went on and on may be anything.
     counts["not played"] = sum(not outcome.is_reached for outcome in outcomes)
     counts["never came to an end"] = sum(outcome.is_reached and outcome.problem is not None for outcome in outcomes)
-    late = [(outcome, job) for outcome in outcomes for job in outcome.jobs if _is_late(airflow, outcome, job)]
+    late = [
+        (outcome, job) for outcome in outcomes for job in verdict.started(outcome) if _is_late(airflow, outcome, job)
+    ]
     counts["needed the sweep"] = len(late)
-    left_behind = [(outcome, job) for outcome, job in late if job.status != "CANCELLED"]
+    left_behind = [(outcome, job) for outcome, job in late if job.state != "CANCELLED"]
     counts["orphans"] = len(left_behind)
     for outcome, job in left_behind:
         print(f"left behind: {outcome.name}: {job}")
@@ -199,6 +212,50 @@ class PatientDli(LocalDli):
     )
     def _admin(self, method: str, path: str, **options: Any) -> Any:
         return super()._admin(method, path, **options)
+
+
+class Background:
+    """Tasks that are deferred all the time, of a DAG that is paused, so that nobody but the triggerer sees them."""
+
+    DAG, TASK, RUN = "many", "job", "background"
+
+    def __init__(self, airflow: LocalAirflow, dli: LocalDli, tasks: int) -> None:
+        self._airflow = airflow
+        self._dli = dli
+        airflow.api.wait_for_dag(self.DAG)
+        airflow.api.pause(self.DAG)
+        dli.settings(queues={**dli.settings()["queues"], self.RUN: tasks})
+        dli.will(matching=f"'{self.RUN}'", times=tasks, run_for=3600)
+        with dli.as_connection():
+            hook = DliHook()
+            self._job_ids = [
+                hook.submit_sql_job(f"SELECT '{self.RUN}'", queue_name=self.RUN, tags=self._tags(index)).id
+                for index in range(tasks)
+            ]
+        airflow.api.trigger(self.DAG, {"jobs": tasks}, run_id=self.RUN)
+        defer(airflow, self.DAG, self.TASK, self.RUN, self._job_ids)
+        print(f"{tasks} tasks are deferred", flush=True)
+
+    def end(self) -> int:
+        """Kill all of them; return how many of their jobs were not running until then, or are still."""
+        mine = [job for job in self._dli.jobs() if job.job_id in self._job_ids]
+        lost = [job for job in mine if job.cancel_requests or not job.is_active]
+        states = Counter(task["state"] for task in self._tasks())
+        print(f"before they are killed, the deferred tasks are {dict(states)}, {len(lost)} of their jobs lost")
+        self._airflow.api.mark_dag_run(self.DAG, self.RUN, "failed")
+        end = time.monotonic() + 60
+        while left := [job for job in self._dli.jobs() if job.job_id in self._job_ids and job.is_active]:
+            if time.monotonic() > end:
+                break
+            time.sleep(1)
+        return len(lost) + len(left) + len(self._job_ids) - states["deferred"]
+
+    def _tasks(self) -> list[Any]:
+        tasks = self._airflow.api.task_instances_of([self.RUN])
+        return [task for task in tasks if task["task_id"] == self.TASK]
+
+    def _tags(self, index: int) -> dict[str, str]:
+        return Identity(self.DAG, self.RUN, self.TASK, index, 0, "1.0", 1, "task", "0" * 16, "soak").tags()
 
 
 class Sweeper:

@@ -25,6 +25,7 @@ class EchoWork:
     """What an echo says."""
 
     say: str
+    existing_job_id = None
 
     @property
     def digest(self):
@@ -46,7 +47,7 @@ def status(key):
     return Call(f"look at echo {key}", "GET", path(key), lambda answer: read(answer, answer.body), repeatable=True)
 
 
-def launch(key):
+def launch(key, work):
     return Call(f"go of echo {key}", "POST", f"{path(key)}/go", lambda answer: None)
 
 

@@ -47,7 +47,7 @@ def airflow_says(monkeypatch):
             return {} if state == "gone" else {(run_ids[0], task_ids[0], -1): state}
 
         monkeypatch.setattr(compat, "task_states", task_states)
-        monkeypatch.setattr(compat, "xcom", lambda key, name: job_id)
+        monkeypatch.setattr(compat, "xcom", lambda key, name: job_id if name == "job_id" else None)
 
     return say
 

@@ -77,6 +77,9 @@ class TestSubmit:
             "poll_interval": 0.1,
             "deadline": arguments["deadline"],
             "cancel_on_kill": True,
+            "stop_with_savepoint": False,
+            "goal": "finished",
+            "start_by": None,
         }
         # Should no triggerer be there, the scheduler ends it.
         assert deferral.timeout.total_seconds() == pytest.approx(160, abs=5)

@@ -16,6 +16,7 @@ from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliPermissionError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
+from airflow_provider_dli.tasks import start
 from airflow_provider_dli.tasks.earlier import Verdict, judge
 
 START = pendulum.datetime(2026, 11, 22)
@@ -175,7 +176,8 @@ class TestOverTheWire:
         run(3, sql="select 3", max_tries=5)
         assert [job.statement for job in dli_local.jobs()] == ["select 1", "select 2", "select 3"]
 
-    def test_a_job_of_another_airflow_is_left_alone(self, dli_local, run, lost):
+    def test_a_job_of_another_airflow_is_left_alone(self, dli_local, run, lost, monkeypatch):
+        monkeypatch.setattr(start, "LIST_LAG", 3)  # for which it looks for a job of its own
         job_id = lost(run_for=60, generation=identity.generation(OTHER_START, 2))
         run(2)
         assert dli_local.job(job_id).is_active

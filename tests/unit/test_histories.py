@@ -32,7 +32,7 @@ moments = st.one_of(
     st.builds(After, st.sampled_from([0.0, 0.1, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 31.0, 60.0])),
     st.builds(
         At,
-        st.sampled_from(["submit", "status", "list", "cancel"]),
+        st.sampled_from(["submit", "launch", "status", "list", "cancel"]),
         st.sampled_from(["carried out", "sent", "answered"]),
     ),
     st.sampled_from([At("start", "carried out"), At("xcom", "carried out"), At("report", "sent")]),
@@ -47,7 +47,7 @@ triggerers = st.one_of(
 troubles = st.one_of(
     st.tuples(
         st.just("fault"),
-        st.sampled_from(["submit", "status", "list", "cancel"]),
+        st.sampled_from(["submit", "launch", "status", "list", "cancel"]),
         st.sampled_from(["lost", "unseen", "silent", "503", "429", "refused", "slow"]),
     ),
     st.tuples(st.just("fault"), st.just("cancel"), st.sampled_from(["hung", "soft", "soft"])),
@@ -85,6 +85,7 @@ all_settings = st.builds(
     channel=st.sampled_from([0.02, 0.02, 12.0]),
     left_behind=st.sampled_from([0, 0, 0, 0, 1, 2]),
     template_differs=st.sampled_from([False, False, False, True]),
+    kind=st.sampled_from(["sql", "spark", "flink"]),
 )
 
 
@@ -129,6 +130,12 @@ class TestFound:
         """No process is left when Airflow would tell it, and no trigger was ever made."""
         settings = Settings(line=line, deferrable=True)
         assert_holds(settings, Event(At("report", "sent"), ("mark_failed",)), then="job-1 is cancelled by sweep")
+
+    @pytest.mark.parametrize("silent_for", [5, 40])
+    def test_a_rotated_password_that_airflow_cannot_tell_at_once(self, silent_for):
+        """The refused credentials say nothing about the job: the deferred task waits until Airflow answers."""
+        events = Event(After(3), ("rotate_password", 0.0)), Event(After(0), ("airflow_is_silent", silent_for))
+        assert_holds(Settings(deferrable=True), *events)
 
     @pytest.mark.parametrize(
         ("timeout", "kill"), [(30, ()), (None, (Event(At("submit", "carried out"), ("terminate_supervisor",)),))]

@@ -30,7 +30,7 @@ UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 def test_a_statement_runs_and_its_rows_come_back(connect, auth_type):
     hook = connect(auth_type)
     job = hook.submit_sql_job("select 40 + 2 as answer", queue_name="default", tags={"team": "sales"})
-    done = hook.wait_for_job(job.id, poll_interval=0.1).require_success()
+    done = hook.wait_for_job(job.id, poll_interval=0.1).require()
     assert done.tags == {"team": "sales"}
     assert done.job_type == "QUERY"
     assert done.duration is not None
@@ -167,7 +167,7 @@ def test_what_dli_would_refuse_is_refused_here(dli_local, hook, arguments, field
 
 
 def test_an_unknown_kind_lists_the_known_ones(hook):
-    with pytest.raises(DliValueError, match="kind must be one of 'sql', not 'batch'"):
+    with pytest.raises(DliValueError, match="kind must be one of 'sql', 'spark', 'flink', not 'batch'"):
         hook.cancel_job(UNKNOWN_JOB, "batch")
 
 
@@ -321,14 +321,14 @@ class TestWait:
         with pytest.raises(
             DliJobError, match=r"(?s)ended FAILED: DLI\..*no_such_table.*    select no_such_column"
         ) as caught:
-            hook.wait_for_job(job.id, poll_interval=0.1).require_success()
+            hook.wait_for_job(job.id, poll_interval=0.1).require()
         assert caught.value.job.id == job.id
 
     def test_a_job_that_somebody_cancelled_is_no_success(self, dli_local, hook):
         dli_local.will(run_for=0.2, then="CANCELLED")
         job = hook.submit_sql_job("select 1")
         with pytest.raises(DliJobError, match="ended CANCELLED: .*\n    select 1"):
-            hook.wait_for_job(job.id, poll_interval=0.1).require_success()
+            hook.wait_for_job(job.id, poll_interval=0.1).require()
 
     def test_an_outage_is_waited_out(self, dli_local, hook, capfd):
         dli_local.will(run_for=0.5)

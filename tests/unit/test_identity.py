@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_dli import identity
 from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.job import Job, JobState
 
 START = datetime(2026, 11, 22, 16, 20, 0, 123457, tzinfo=UTC)
 
@@ -121,3 +123,55 @@ def test_a_tag_that_dli_refuses_is_named_before_anything_is_sent(tags, problem):
     with pytest.raises(DliValueError, match=re.escape(problem)) as caught:
         identity.merged_tags(tags, {})
     assert caught.value.field == "tags"
+
+
+class TestWithoutTags:
+    """Kinds without tags carry the same values elsewhere."""
+
+    def test_settings_of_spark(self):
+        tags = an_identity().tags()
+        conf = identity.settings(tags)
+        assert conf["spark.airflow.ti"] == tags["airflow_ti"]
+        assert identity.from_settings({**conf, "spark.sql.shuffle.partitions": "200", "spark.x": 1}) == tags
+
+    def test_a_name_tells_the_attempt_and_the_first_digits(self):
+        mine = an_identity(map_index=-1)
+        name = identity.name("nightly-job", identity.long_ending(mine), 128)
+        assert identity.from_name(name) == {"airflow_ti": mine.ti[:24], "airflow_attempt": mine.attempt}
+        assert identity.from_name(identity.name("x" * 200, identity.long_ending(mine), 128))["airflow_ti"]
+
+    @pytest.mark.parametrize("name", ["", "nightly", "a-1:2:3", f"a-{'0' * 24}-2:1.1:1:-1:0:task:abc"])
+    def test_the_name_of_somebody_else_tells_nothing(self, name):
+        assert identity.from_name(name) == {}
+
+    def test_names_of_flink_differ_from_try_to_try(self):
+        first, second = (identity.short_ending(an_identity(try_number=number)) for number in (1, 2))
+        assert first != second
+        assert first[:24] == second[:24]
+        assert re.fullmatch(r"[0-9a-f]{24}-[0-9a-f]{8}", first)
+        assert len(identity.name("a" * 60, first, 57)) == 57
+
+    @given(st.text(min_size=1, max_size=250), st.text(min_size=1, max_size=250), st.text(min_size=1, max_size=250))
+    def test_a_description_fits_and_names_that_do_not_are_marked_as_cut(self, dag_id, run_id, task_id):
+        mine = an_identity(dag_id=dag_id, run_id=run_id, task_id=task_id, deployment="d" * 100)
+        text = identity.description(mine.tags(), 512)
+        found = identity.from_description(text)
+        assert len(text) <= 512
+        assert {key: found[key] for key in ("airflow_ti", "airflow_attempt", "airflow_deployment")} == {
+            key: mine.tags()[key] for key in ("airflow_ti", "airflow_attempt", "airflow_deployment")
+        }
+        for key, name in (("airflow_dag", dag_id), ("airflow_run", run_id), ("airflow_task", task_id)):
+            assert identity.unescape(found[key]) in (name, None)
+
+    @pytest.mark.parametrize("text", ["", "a job of mine", "[]", '{"airflow_ti": 1, "team": "sales"}', "{" * 100_000])
+    def test_a_description_of_somebody_else_tells_nothing(self, text):
+        assert identity.from_description(text) == {}
+
+    def test_a_job_that_only_its_name_tells_of(self):
+        mine, other = an_identity(), an_identity(task_id="other")
+        tags = {"airflow_ti": mine.ti[:24], "airflow_attempt": mine.attempt}
+        job = Job("1", "spark", "Spark batch", JobState.RUNNING, "running", tags=tags, is_proved=False)
+        assert identity.fits(job, mine.tags())
+        assert not identity.fits(job, other.tags())
+        assert not identity.fits(replace(job, tags={}), {})
+        assert not identity.fits(replace(job, is_proved=True), mine.tags())

@@ -179,6 +179,7 @@ def test_a_slow_cancel_during_a_status_call_that_never_ends(dli_local, start):
     assert states(dli_local) == ["CANCELLED"]
 
 
+@pytest.mark.matrix
 def test_a_dli_that_never_answers_the_cancel_holds_the_handler_for_4_s_and_the_task_for_30(dli_local, start):
     dli_local.will(run_for=60)
     task = start()

@@ -14,6 +14,7 @@ import pytest
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
+@pytest.mark.matrix
 def test_the_example_for_ones_own_ci(tmp_path):
     for name, code in re.findall(r"```python\n# (\w+/\w+\.py)\n(.*?)```", README, re.DOTALL):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -461,6 +461,7 @@ class TestWhatGoesWrong:
         assert len(deletes(dli_local)) == 1
 
 
+@pytest.mark.matrix  # half a minute, most of it to submit them
 class TestTenThousandJobs:
     COUNT = 10_000
     STATEMENT = 2_000
@@ -604,5 +605,11 @@ class TestPureFunctions:
 
 def test_the_operator_has_room_for_templates_and_keeps_airflows_dry_run():
     task = DliCancelOrphanJobsOperator(task_id="sweep", dry_run=True)
-    assert set(DliCancelOrphanJobsOperator.template_fields) == {"queue_name", "dli_conn_id", "region", "project_id"}
+    assert set(DliCancelOrphanJobsOperator.template_fields) == {
+        "kinds",
+        "queue_name",
+        "dli_conn_id",
+        "region",
+        "project_id",
+    }
     assert callable(task.dry_run)

@@ -85,7 +85,7 @@ def test_whatever_the_text(text, limit):
 def test_a_failed_job_shows_three_lines_of_its_statement():
     job = Job("j", "sql", "SQL job", JobState.FAILED, "FAILED", statement="select\x1b[2J 1\n  from t\n-- three\nfour")
     with pytest.raises(DliJobError) as caught:
-        job.require_success()
+        job.require()
     assert str(caught.value).splitlines()[1:] == [r"    select\x1b[2J 1", "    from t", "    -- three"]
 
 
@@ -168,7 +168,7 @@ class TestOnTheWire:
         body = {"status": "FAILED", "message": f"bad {token} of {dli_local.password}"}
         dli_local.fault("status", "status", status=200, body=json.dumps(body))
         with pytest.raises(DliJobError, match=re.escape("ended FAILED: bad *** of ***")):
-            hook.get_job(job.id).require_success()
+            hook.get_job(job.id).require()
 
     def test_the_button_does_not_show_a_password_that_iam_repeats(self, dli_local, connect):
         hook = connect(password="canary-secret")

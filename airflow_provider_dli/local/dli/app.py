@@ -9,7 +9,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from airflow_provider_dli.local.dli.admin import api
-from airflow_provider_dli.local.dli.replies import RefusedError, SoftFailureError, error_reply, is_iam, no_such_api
+from airflow_provider_dli.local.dli.replies import (
+    RefusedError,
+    SoftFailureError,
+    error_reply,
+    in_array,
+    is_flink,
+    is_iam,
+    no_such_api,
+)
 from airflow_provider_dli.local.dli.responses import as_json, as_response, is_success
 from airflow_provider_dli.local.dli.routes import ROUTES
 from airflow_provider_dli.local.dli.service import Service
@@ -29,9 +37,15 @@ def create_app(service: Service, restart: api.Restart) -> FastAPI:
 
 
 def _add_error_answers(app: FastAPI, service: Service) -> None:
+    def refusal(request: Request, error: RefusedError) -> Response:
+        path = request.url.path
+        reply = error_reply(error, is_iam(path))
+        as_array = error.status == 400 and is_flink(path) and service.settings.flink_errors == "array"
+        return as_response(in_array(reply) if as_array else reply)
+
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
-        return as_response(error_reply(error, is_iam(request.url.path)))
+        return refusal(request, error)
 
     @app.exception_handler(SoftFailureError)
     async def soft(request: Request, error: SoftFailureError) -> Response:
@@ -40,12 +54,12 @@ def _add_error_answers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         code = "IAM.0011" if is_iam(request.url.path) else "DLI.0001"
-        return as_response(error_reply(RefusedError(400, code, _explain(error))))
+        return refusal(request, RefusedError(400, code, _explain(error)))
 
     @app.exception_handler(HTTPException)
     async def unrouted(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # a body that is not even JSON
-            return as_response(error_reply(RefusedError(400, "DLI.0001", str(error.detail))))
+            return refusal(request, RefusedError(400, "DLI.0001", str(error.detail)))
         return as_response(error_reply(no_such_api()))
 
     @app.exception_handler(Exception)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 TAG_KEY = re.compile(r"(?! )(?!_sys_)[A-Za-z0-9 _.:+@-]*[A-Za-z0-9_.:+@-]")
 TAG_VALUE = re.compile(r"[A-Za-z0-9 _.:+@-]*")
@@ -44,6 +44,7 @@ def _flag(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
+Text = Annotated[str, AfterValidator(_encodable)]
 Identifier = Annotated[str, Field(max_length=128), _matching(IDENTIFIER, "the name")]
 QueueName = Annotated[Identifier, Field(min_length=1)]
 Sql = Annotated[str, AfterValidator(_statement)]
@@ -53,6 +54,18 @@ class Body(BaseModel):
     """Types are not converted; fields that the contract does not name are ignored."""
 
     model_config = ConfigDict(strict=True)
+
+
+class WithoutNulls(Body):
+    """A field may be left out, not null: the contract has a type for each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_null(cls, given: Any) -> Any:
+        names = given if isinstance(given, dict) else {}
+        if nulls := [name for name in cls.model_fields if name in names and names[name] is None]:
+            raise ValueError(f"{', '.join(nulls)} must not be null")
+        return given
 
 
 class Tag(Body):

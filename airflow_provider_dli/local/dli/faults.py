@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,8 @@ from airflow_provider_dli.local.dli.replies import Reply, phrase_of
 from airflow_provider_dli.local.dli.settings import Seconds
 
 FOREVER = 3600.0
+#: Fields of answers that tell the state of a job.
+STATES = ("status", "status_name", "state")
 
 HeaderValue = Annotated[str, Field(pattern=r"^(?:[!-~](?:[ -~]*[!-~])?)?$", max_length=8000)]
 
@@ -207,12 +209,17 @@ async def _expired_token(rule: Fault, exchange: Exchange) -> None:
 async def _unknown_state(rule: Fault, exchange: Exchange) -> None:
     reply = await exchange.work()
     with contextlib.suppress(ValueError):
-        content = json.loads(reply.body)
-        for part in [content, *content.get("jobs", [])]:
-            if "status" in part:
-                part["status"] = rule.state
-        reply.body = json.dumps(content).encode()
+        reply.body = json.dumps(_with_state(json.loads(reply.body), rule.state)).encode()
     await exchange.send(reply)
+
+
+def _with_state(content: Any, state: str) -> Any:
+    """The same answer with another state of its job, or of each of its jobs."""
+    if isinstance(content, list):
+        return [_with_state(part, state) for part in content]
+    if isinstance(content, dict):
+        return {name: state if name in STATES else _with_state(part, state) for name, part in content.items()}
+    return content
 
 
 async def _soft_failure(rule: Fault, exchange: Exchange) -> None:

@@ -90,7 +90,7 @@ class Gateway:
             query=scope["query_string"].decode("latin-1"),
             call=call,
             connection="{}:{}".format(*scope["client"]),
-            job_id=names.get("job_id"),
+            job_id=names.get("job_id") or names.get("batch_id"),
         )
         exchange = HttpExchange(self, scope, receive, send, route, names.get("project_id"), line)
         rule = self.faults.take(call, await exchange.text() if self.faults.read_requests(call) else "")
@@ -137,7 +137,7 @@ class HttpExchange:
             except RefusedError as refusal:
                 self._reply = error_reply(refusal, self._of_iam)
             if self._route and self._route.new_job and self._reply.status == 200:
-                self._line.job_id = json.loads(self._reply.body).get(self._route.new_job)
+                self._line.job_id = _job_id(self._reply.body, self._route.new_job)
         return self._reply
 
     async def send(self, reply: Reply) -> None:
@@ -199,6 +199,9 @@ class HttpExchange:
                 self._body = refusal
         if isinstance(self._body, RefusedError):
             raise self._body
+        # At once: a fault may keep the request from its answer.
+        if self._route and self._route.job_ids:
+            self._line.job_id = _job_id(self._body, self._route.job_ids)
         return self._body
 
     def _authenticate(self, body: bytes) -> None:
@@ -239,6 +242,21 @@ class HttpExchange:
         except Exception:  # the edge of a call: the reply is a 500, and the server lives on
             log.exception("%s %s", self._scope["method"], self._scope["path"])
         return reply
+
+
+def _job_id(body: bytes, field: str) -> str | None:
+    """The job, or the first of the jobs, that a field names.
+
+    :param field: ``a.b`` is field b inside of a.
+    """
+    try:
+        found = json.loads(body)
+        for name in field.split("."):
+            found = found[name]
+        found = found[0] if isinstance(found, list) else found
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return str(found) if isinstance(found, int | str) else None
 
 
 def _is_json(content_type: str) -> bool:

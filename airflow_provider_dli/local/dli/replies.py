@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
 NO_BODY = (204, 304)
+FLINK_PATH = re.compile(r"/v1\.0/[^/]+/streaming/")
 
 
 class RefusedError(Exception):
@@ -65,9 +67,19 @@ def error_reply(refusal: RefusedError, of_iam: bool = False) -> Reply:
     return Reply(refusal.status, json.dumps(content).encode())
 
 
+def is_flink(path: str) -> bool:
+    """Whether a path belongs to Flink jobs, whose error bodies may be arrays."""
+    return FLINK_PATH.match(path) is not None
+
+
+def in_array(reply: Reply) -> Reply:
+    """The same error as the only element of an array."""
+    return replace(reply, body=b"[" + reply.body + b"]")
+
+
 def is_iam(path: str) -> bool:
     """Whether a path belongs to IAM, whose error bodies differ from DLI's."""
-    return path.startswith("/v3/")
+    return path.startswith(("/v3/auth/", "/v3/projects"))
 
 
 def no_such_api() -> RefusedError:

@@ -11,11 +11,27 @@ from typing import Concatenate
 from fastapi import Response
 from starlette.routing import compile_path
 
-from airflow_provider_dli.local.dli.chapters import iam, queues, sql_job_list, sql_jobs, sql_results
+from airflow_provider_dli.local.dli.chapters import (
+    flink,
+    flink_list,
+    iam,
+    pools,
+    queues,
+    spark,
+    spark_list,
+    sql_job_list,
+    sql_jobs,
+    sql_results,
+)
 from airflow_provider_dli.local.dli.service import Service
 
 PROJECT = "/v1.0/{project_id}"
 JOB = PROJECT + "/jobs/{job_id}"
+QUEUE = PROJECT + "/queues/{queue_name}"
+POOLS = "/v3/{project_id}/elastic-resource-pools"
+FLINK = PROJECT + "/streaming"
+BATCHES = "/v2.0/{project_id}/batches"
+BATCH = BATCHES + "/{batch_id}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,8 @@ class Route:
     :param name: Its name in the request log and in the rules of faults.
     :param answer: Coroutine function; its parameters after the first are read from the request.
     :param needs_credentials: False for the call that gives them out.
-    :param new_job: Field of the answer with the id of the job that the call starts.
+    :param new_job: Field of the answer with the id of the job that the call starts; ``a.b`` is field b inside of a.
+    :param job_ids: Field of the body with the ids of the jobs that the call is about.
     :param wrong_content_type: HTTP status for a body that is not JSON.
     """
 
@@ -35,6 +52,7 @@ class Route:
     answer: Callable[Concatenate[Service, ...], Awaitable[Response]]
     needs_credentials: bool = True
     new_job: str | None = None
+    job_ids: str | None = None
     wrong_content_type: int = 400
 
     @cached_property
@@ -53,7 +71,25 @@ ROUTES = [
     Route("export", "POST", JOB + "/export-result", sql_results.export),
     Route("check", "POST", PROJECT + "/jobs/check-sql", sql_jobs.check),
     Route("queues", "GET", PROJECT + "/queues", queues.queues),
-    Route("queue", "GET", PROJECT + "/queues/{queue_name}", queues.queue),
+    Route("queue", "GET", QUEUE, queues.queue),
+    Route("queue_create", "POST", PROJECT + "/queues", queues.create),
+    Route("queue_delete", "DELETE", QUEUE, queues.delete),
+    Route("pools", "GET", POOLS, pools.pools),
+    Route("pool_create", "POST", POOLS, pools.create),
+    Route("pool_delete", "DELETE", POOLS + "/{elastic_resource_pool_name}", pools.delete),
+    Route("flink_create_sql", "POST", FLINK + "/sql-jobs", flink.create_sql, new_job="job.job_id"),
+    Route("flink_create_jar", "POST", FLINK + "/flink-jobs", flink.create_jar, new_job="job.job_id"),
+    Route("flink_list", "GET", FLINK + "/jobs", flink_list.jobs),
+    Route("flink_run", "POST", FLINK + "/jobs/run", flink.run, job_ids="job_ids"),
+    Route("flink_stop", "POST", FLINK + "/jobs/stop", flink.stop, job_ids="job_ids"),
+    Route("flink_get", "GET", FLINK + "/jobs/{job_id}", flink.get),
+    Route("flink_delete", "DELETE", FLINK + "/jobs/{job_id}", flink.delete),
+    Route("spark_create", "POST", BATCHES, spark.create, new_job="id"),
+    Route("spark_list", "GET", BATCHES, spark_list.batches),
+    Route("spark_get", "GET", BATCH, spark.get),
+    Route("spark_state", "GET", BATCH + "/state", spark.state),
+    Route("spark_log", "GET", BATCH + "/log", spark.log),
+    Route("spark_cancel", "DELETE", BATCH, spark.cancel),
     Route("token", "POST", "/v3/auth/tokens", iam.token, needs_credentials=False),
     Route("projects", "GET", "/v3/projects", iam.projects),
 ]

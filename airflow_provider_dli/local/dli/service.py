@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from pathlib import Path
@@ -13,12 +14,14 @@ from airflow_provider_dli.local.dli.account.tokens import Tokens
 from airflow_provider_dli.local.dli.bodies import ExportBody
 from airflow_provider_dli.local.dli.engine.obs import Obs
 from airflow_provider_dli.local.dli.faults import Faults
+from airflow_provider_dli.local.dli.jobs.driver import Driver
 from airflow_provider_dli.local.dli.jobs.job import Job
+from airflow_provider_dli.local.dli.jobs.queue_book import QueueBook, QueueType
 from airflow_provider_dli.local.dli.jobs.runner import Runner, Work
 from airflow_provider_dli.local.dli.jobs.scripts import Scripts
+from airflow_provider_dli.local.dli.jobs.spark_batch import SparkBatch
 from airflow_provider_dli.local.dli.jobs.sql_job import Result
 from airflow_provider_dli.local.dli.jobs.store import JobStore
-from airflow_provider_dli.local.dli.replies import RefusedError
 from airflow_provider_dli.local.dli.request_log import RequestLog
 from airflow_provider_dli.local.dli.settings import Settings
 from airflow_provider_dli.local.dli.temporary_folder import TemporaryFolder
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     # Importing DuckDB and sqlglot takes longer than starting the server: done on first use.
     from airflow_provider_dli.local.dli.engine.engine import Engine
     from airflow_provider_dli.local.dli.engine.export import Export
+    from airflow_provider_dli.local.dli.engine.flink_session import FlinkSession
+    from airflow_provider_dli.local.dli.engine.flink_sql import FlinkScript
     from airflow_provider_dli.local.dli.engine.session import Session
     from airflow_provider_dli.local.dli.engine.spark_sql import Statement
 
@@ -40,7 +45,6 @@ class Service:
 
     def __init__(self, identity: Identity, settings: Settings, obs: Path | None = None) -> None:
         self.identity = identity
-        self.created_ms = int(time.time() * 1000)
         self._first_settings = settings
         self.settings = settings.model_copy(deep=True)
         self._folder = TemporaryFolder()
@@ -55,21 +59,27 @@ class Service:
         self.faults = Faults()
         self.log = RequestLog()
         self.jobs = JobStore()
+        #: Ids of Flink jobs, which are numbers.
+        self.flink_numbers = itertools.count(100_001)
         self.scripts = Scripts()
-        self._runner = Runner(lambda: self.settings)
+        self.book = QueueBook(lambda: self.settings)
+        self._runner = Runner(lambda: self.settings, self.book.capacity)
         self._engine: Engine | None = None
 
     def clock(self) -> float:
         return time.time() + self.settings.clock_skew
 
-    def queue(self, name: str) -> str:
+    def queue(self, name: str, for_type: QueueType | None = None) -> str:
         """The queue as it is stored, in lower case.
 
-        :raises RefusedError: for an unknown one.
+        :param for_type: Type of the queue that a job needs which is to be submitted to it.
+        :raises RefusedError: for an unknown one, or one that does not take the job.
         """
-        if name.lower() not in self.settings.queues:
-            raise RefusedError(400, "DLI.0002", f"There is no queue named {name}")
-        return name.lower()
+        found = self.book.queue(name) if for_type is None else self.book.queue_for(name, for_type)
+        return found.name
+
+    def has_active_jobs(self, queue: str) -> bool:
+        return any(job.is_active and job.queue_name == queue for job in self.jobs)
 
     def start(self, job: Job, work: Work, launching_for: float = 0) -> None:
         """Take the job in, and let it run as soon as its queue has room."""
@@ -81,6 +91,17 @@ class Service:
         from airflow_provider_dli.local.dli.engine.session import Session
 
         return Session(self._open_engine(), statement.tree, database, self._results / f"{job_id}.parquet")
+
+    def flink_session(self, script: FlinkScript) -> FlinkSession:
+        """What runs the SQL of a Flink job."""
+        from airflow_provider_dli.local.dli.engine.flink_session import FlinkSession
+
+        return FlinkSession(self._open_engine(), script)
+
+    def driver(self, batch: SparkBatch) -> Driver:
+        """What runs the driver of a batch, once."""
+        folder = self._folder.path / "batches" / f"{batch.job_id}-{len(batch.logs)}"
+        return Driver(batch.body, self._obs, folder, batch.logs[-1])
 
     def export(self, source: Result, body: ExportBody, job_id: str) -> Export:
         """What exports a result."""
@@ -101,7 +122,7 @@ class Service:
     async def reset(self) -> None:
         """Back to the start, but for the tokens: jobs are interrupted, tables and own OBS files are gone."""
         self._stop_all("The local DLI has been reset.")
-        for kept in (self.jobs, self.scripts, self.faults, self.log):
+        for kept in (self.jobs, self.scripts, self.faults, self.log, self.book):
             kept.clear()
         self.keys.unlock()
         self.change_settings(self._first_settings.model_copy(deep=True))

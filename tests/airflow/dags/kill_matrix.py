@@ -7,7 +7,11 @@ from pathlib import Path
 
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
+from airflow_provider_dli.operators.dli import (
+    DliStartFlinkJobOperator,
+    DliSubmitSparkJobOperator,
+    DliSubmitSqlJobOperator,
+)
 
 CALLBACKS = ("on_failure_callback", "on_retry_callback", "on_success_callback")
 
@@ -32,26 +36,49 @@ SQL = "SELECT 'case {{ run_id }}'"
 MANY = {"schedule": None, "max_active_runs": 100, "max_active_tasks": 100}
 
 
+# All of them, unless only some are played: each DAG costs Airflow time.
+KINDS = os.environ.get("KILL_MATRIX_KINDS", "sql spark flink").split()
+JOBS = {
+    "sql": partial(DliSubmitSqlJobOperator, sql=SQL),
+    "spark": partial(
+        DliSubmitSparkJobOperator,
+        file="group/job.jar",
+        class_name="Main",
+        spark_version="2.4.5",
+        queue_name="default",
+        name="'case {{ run_id }}'",
+    ),
+    "flink": partial(
+        DliStartFlinkJobOperator,
+        job_type="flink_opensource_sql_job",
+        sql_body=SQL,
+        queue_name="default",
+        wait_for="finished",
+    ),
+}
+
 # Every task twice: it waits in a worker, and in the triggerer.
 for suffix, deferrable in (("", False), ("_deferred", True)):
     task = {**TASK, "deferrable": deferrable}
 
-    with DAG(f"kill_once{suffix}", **MANY):
-        DliSubmitSqlJobOperator(**task, sql=SQL)
+    for name in KINDS:
+        run_job, kind = JOBS[name], "" if name == "sql" else f"{name}_"
+        with DAG(f"{kind}kill_once{suffix}", **MANY):
+            run_job(**task)
 
-    with DAG(f"kill_retried{suffix}", **MANY):
-        # Without an API server, tries are over before they begin.
-        DliSubmitSqlJobOperator(**task, sql=SQL, retries=6)
+        with DAG(f"{kind}kill_retried{suffix}", **MANY):
+            # Without an API server, tries are over before they begin.
+            run_job(**task, retries=6)
 
-    with DAG(f"kill_execution_timeout{suffix}", **MANY):
-        # Long enough to come to its deferral.
-        DliSubmitSqlJobOperator(**task, sql=SQL, execution_timeout=timedelta(seconds=15 if deferrable else 6))
+        with DAG(f"{kind}kill_execution_timeout{suffix}", **MANY):
+            # Long enough to come to its deferral.
+            run_job(**task, execution_timeout=timedelta(seconds=15 if deferrable else 6))
 
-    with DAG(f"kill_dagrun_timeout{suffix}", dagrun_timeout=timedelta(seconds=30), **MANY):
-        DliSubmitSqlJobOperator(**task, sql=SQL)
+        with DAG(f"{kind}kill_dagrun_timeout{suffix}", dagrun_timeout=timedelta(seconds=30), **MANY):
+            run_job(**task)
 
-    with DAG(f"kill_paused{suffix}", **MANY):
-        DliSubmitSqlJobOperator(**task, sql=SQL)
+        with DAG(f"{kind}kill_paused{suffix}", **MANY):
+            run_job(**task)
 
     with DAG(f"kill_mapped{suffix}", **MANY):
         DliSubmitSqlJobOperator.partial(**task, retries=1).expand(sql=[f"{SQL}, {index}" for index in (0, 1, 2)])

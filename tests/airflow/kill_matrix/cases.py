@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import psutil
 import requests
 from lab.components import TASK_API, Component
 
+from kill_matrix.kinds import FLINK, SPARK, SQL, Kind
 from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
 
 
@@ -85,11 +87,19 @@ class Case:
     suffix: str = ""
     #: Seconds that a job runs which shall be killed: until the end of the test, to see that none is left behind.
     doomed_for: float = RUN_FOR
+    #: Kind of the job.
+    kind: Kind = SQL
 
     @property
     def name(self) -> str:
         """Also the run id."""
-        return f"{self.path.name}.{self.moment.name}{self.suffix}"
+        kind = "" if self.kind is SQL else f".{self.kind.name}"
+        return f"{self.path.name}.{self.moment.name}{kind}{self.suffix}"
+
+    @property
+    def dag(self) -> str:
+        """The DAG that it is a run of."""
+        return self.path.dag if self.kind is SQL else f"{self.kind.name}_{self.path.dag}"
 
     @property
     def run_for(self) -> float:
@@ -111,10 +121,14 @@ class Case:
     @property
     def jobs(self) -> tuple[str, ...]:
         """The end states of the jobs, in the order of their submits."""
-        if found := EXCEPTIONS.get((self.path.name, self.moment.name)):
-            return found
-        jobs = (self.path.job,) if self.moment.has_job else ()
-        return jobs if self.path.tries == 1 or "FINISHED" in jobs else (*jobs, "FINISHED")
+        jobs = EXCEPTIONS.get((self.path.name, self.moment.name))
+        if jobs is None:
+            jobs = (self.path.job,) if self.moment.has_job else ()
+            jobs = jobs if self.path.tries == 1 or "FINISHED" in jobs else (*jobs, "FINISHED")
+        # A task that has lost its supervisor goes on for a while.
+        if self.kind.is_launched and self.moment.name in BEFORE_LAUNCH and self.path.name != "supervisor-kill":
+            return tuple(job if job == "FINISHED" else "CREATED" for job in jobs)
+        return jobs
 
     @property
     def only_a_sweep(self) -> bool:
@@ -211,12 +225,34 @@ def signal_task(number: int) -> Callable[[Run], None]:
     return lambda run: run.task.send_signal(number)
 
 
+def to_each(act: Callable[[Run], None]) -> Callable[[Run], None]:
+    """Do it to all runs that are played together."""
+
+    def path(run: Run) -> None:
+        for each in run.group:
+            each.killed_at = time.time()
+            act(each)
+
+    return path
+
+
+def wait_until_over(run: Run, timeout: float = 90) -> None:
+    for each in run.group:
+        each.until(lambda each=each: each.tasks[0]["state"] in OVER, "the task is over", timeout)  # type: ignore[misc]
+
+
+def wait_for_jobs(run: Run, timeout: float) -> None:
+    run.until(
+        lambda: not any(job.is_active for each in run.group for job in each.jobs), "the job is over", timeout=timeout
+    )
+
+
 def then_sweep(act: Callable[[Run], None]) -> Callable[[Run], None]:
     """Nobody is left to cancel the job, and then the sweep comes."""
 
     def path(run: Run) -> None:
-        act(run)
-        run.until(lambda: run.tasks[0]["state"] in OVER, "the task is over")
+        to_each(act)(run)
+        wait_until_over(run)
         run.api.wait_for_dag("sweep")
         sweep = run.api.trigger("sweep")
         ended = run.api.wait_for_state("sweep", sweep, timeout=120)
@@ -229,7 +265,7 @@ def restart_scheduler(run: Run) -> None:
     """A scheduler that is shut down waits for its tasks; this one's goes on meanwhile."""
     scheduler = run.stage.airflow.component("scheduler")
     scheduler.process.terminate()
-    run.until(lambda: not any(job.is_active for job in run.jobs), "the job is over", timeout=60)
+    wait_for_jobs(run, 60)
     try:
         scheduler.wait(20)
     except TimeoutError:
@@ -242,16 +278,17 @@ def restart_scheduler(run: Run) -> None:
 def stop_api_server(run: Run) -> None:
     """Airflow's API server for tasks is away for longer than a supervisor bears."""
     run.stage.airflow.component(TASK_API).stop()
-    run.until(lambda: not any(job.is_active for job in run.jobs), "the job is over", timeout=120)
+    wait_for_jobs(run, 120)
     start_api_server(run)
 
 
 def terminate_while_api_server_is_down(run: Run) -> None:
-    supervisor = run.supervisor
+    supervisors = [each.supervisor for each in run.group]
     run.stage.airflow.component(TASK_API).stop()
-    run.killed_at = time.time()
-    supervisor.terminate()
-    run.until(lambda: not any(job.is_active for job in run.jobs), "the job is over", timeout=60)
+    for each, supervisor in zip(run.group, supervisors, strict=True):
+        each.killed_at = time.time()
+        supervisor.terminate()
+    wait_for_jobs(run, 60)
     start_api_server(run)
 
 
@@ -279,8 +316,7 @@ def without_triggerer(act: Callable[[Run], None]) -> Callable[[Run], None]:
 
     def path(run: Run) -> None:
         run.stage.airflow.component("triggerer").stop()
-        run.killed_at = time.time()
-        act(run)
+        to_each(act)(run)
         time.sleep(5)
         start_triggerer(run)
 
@@ -289,7 +325,8 @@ def without_triggerer(act: Callable[[Run], None]) -> Callable[[Run], None]:
 
 def time_out_without_triggerer(run: Run) -> None:
     run.stage.airflow.component("triggerer").stop()
-    wait_for_execution_timeout(run)
+    for each in run.group:
+        wait_for_execution_timeout(each)
     start_triggerer(run)
 
 
@@ -313,9 +350,8 @@ def lose_one_of_two_triggerers(act: Callable[[Run], None]) -> Callable[[Run], No
         second.start()
         airflow.wait_until_healthy("triggerer-2")
         first.kill()
-        run.killed_at = time.time()
-        act(run)
-        run.until(lambda: run.tasks[0]["state"] in OVER, "the task is over", timeout=120)
+        to_each(act)(run)
+        wait_until_over(run, 120)
         first.start()
         airflow.wait_until_healthy("triggerer")
         second.stop()
@@ -331,8 +367,18 @@ def before_submit(run: Run) -> None:
 
 
 def during_submit(run: Run, *, seconds: float = IN_TIME, work_done: bool = False) -> None:
-    run.dli.fault("submit", "latency", matching=run.sql, seconds=seconds, work_done=work_done)
-    run.until(lambda: run.under_way("submit"), "the submit")
+    call = run.calls["submit"]
+    run.dli.fault(call, "latency", matching=run.sql, seconds=seconds, work_done=work_done)
+    run.until(lambda: run.under_way(call), "the submit")
+
+
+def during_launch(run: Run, *, work_done: bool = False) -> None:
+    """The job is created, and the task has it started."""
+    run.dli.fault(run.calls["submit"], "latency", matching=run.sql, seconds=3, work_done=True)
+    run.until(lambda: run.jobs, "the job")
+    call = run.calls["launch"]
+    run.dli.fault(call, "latency", matching=run.jobs[0].job_id, seconds=IN_TIME, work_done=work_done)
+    run.until(lambda: run.under_way(call), "the start")
 
 
 def with_unread_answer(run: Run) -> None:
@@ -377,59 +423,60 @@ def while_waiting(run: Run) -> None:
 
 def during_poll(run: Run) -> None:
     while_waiting(run)
-    run.dli.fault("status", "latency", matching=run.jobs[0].job_id, seconds=SLOW)
+    run.dli.fault(run.calls["status"], "latency", matching=run.jobs[0].job_id, seconds=SLOW)
     run.until(lambda: _polls(run, answered=False), "a slow status call")
 
 
 def while_cancelling(run: Run) -> None:
     """The task was killed already, and its DELETE takes a while."""
     while_waiting(run)
-    run.dli.fault("cancel", "latency", matching=run.jobs[0].job_id, seconds=2.5)
+    run.dli.fault(run.calls["cancel"], "latency", matching=run.jobs[0].job_id, seconds=2.5)
     run.task.terminate()
     job_id = run.jobs[0].job_id
-    run.until(lambda: [each for each in run.dli.requests("cancel", run._since) if each.job_id == job_id], "the DELETE")
+    cancels = partial(run.dli.requests, run.calls["cancel"], run._since)
+    run.until(lambda: [each for each in cancels() if each.job_id == job_id], "the cancel")
 
 
 def while_dli_is_busy(run: Run) -> None:
     """DLI refuses the first two cancels, and asks to be left alone for longer than Airflow waits for a killed task."""
     while_waiting(run)
-    run.dli.fault("cancel", "status", matching=run.jobs[0].job_id, times=2, status=429, retry_after="30")
+    run.dli.fault(run.calls["cancel"], "status", matching=run.jobs[0].job_id, times=2, status=429, retry_after="30")
 
 
 def with_a_cancel_that_hangs(run: Run) -> None:
     """DLI never answers the first cancel; another one, on a connection of its own, it does."""
     while_waiting(run)
-    run.dli.fault("cancel", "hang", matching=run.jobs[0].job_id)
+    run.dli.fault(run.calls["cancel"], "hang", matching=run.jobs[0].job_id)
 
 
 def while_dli_is_unavailable(run: Run) -> None:
     """DLI answers the first six cancels with 503: for longer than Airflow waits for a task that it kills itself."""
     while_waiting(run)
-    run.dli.fault("cancel", "status", matching=run.jobs[0].job_id, times=6, status=503)
+    run.dli.fault(run.calls["cancel"], "status", matching=run.jobs[0].job_id, times=6, status=503)
 
 
 def while_dli_refuses(run: Run) -> None:
     """DLI refuses the first two cancels, with a text and no code, although the job runs."""
     while_waiting(run)
-    run.dli.fault("cancel", "soft_failure", matching=run.jobs[0].job_id, times=2)
+    run.dli.fault(run.calls["cancel"], "soft_failure", matching=run.jobs[0].job_id, times=2)
 
 
 def with_a_slow_cancel(run: Run) -> None:
     """Airflow cancels a trigger again every second while it cancels the job."""
     while_waiting(run)
-    run.dli.fault("cancel", "latency", matching=run.jobs[0].job_id, seconds=2.5, times=2)
+    run.dli.fault(run.calls["cancel"], "latency", matching=run.jobs[0].job_id, seconds=2.5, times=2)
 
 
 def while_resuming(run: Run) -> None:
     """The job is over, and the task asks DLI how it ended."""
     run.until(lambda: run.jobs and run.tasks[0]["state"] == "deferred", "the deferral")
-    run.dli.fault("status", "latency", matching=run.jobs[0].job_id, times=None, seconds=SLOW)
-    run.until(lambda: run.tasks[0]["state"] == "running" and run.under_way("status"), "a slow status call")
+    run.dli.fault(run.calls["status"], "latency", matching=run.jobs[0].job_id, times=None, seconds=SLOW)
+    run.until(lambda: run.tasks[0]["state"] == "running" and run.under_way(run.calls["status"]), "a slow status call")
 
 
 def _polls(run: Run, answered: bool) -> list[object]:
     job_id = run.jobs[0].job_id
-    calls = [each for each in run.dli.requests("status", run._since) if each.job_id == job_id]
+    calls = [each for each in run.dli.requests(run.calls["status"], run._since) if each.job_id == job_id]
     return [each for each in calls if (each.answered_at is not None) == answered]
 
 
@@ -730,6 +777,16 @@ MOMENTS = [
     Moment("slow", "while deferred, the cancel takes long", with_a_slow_cancel),
     Moment("resume", "while resuming after the deferral", while_resuming),
 ]
+LAUNCH_MOMENTS = [
+    Moment("launch", "during the start of a job that is created", during_launch, lasts=IN_TIME),
+    Moment(
+        "launched",
+        "during the start of a job that is created, the job runs",
+        lambda run: during_launch(run, work_done=True),
+    ),
+]
+"""What only kinds have that are created first and started then."""
+BEFORE_LAUNCH = ("submit", "started", "late", "unanswered", "answer")
 ONLY_DEFERRED = ("slow", "resume")
 EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     # Airflow's SIGKILL comes before the task knows its job, and there is no next try.
@@ -786,6 +843,39 @@ ONLY_IN_2 = [
 ]
 BY_NAME = {case.name: case for case in (*ALL, *ONLY_IN_2)}
 MAPPED = [Case(path, moment) for path in MAPPED_PATHS for moment in MOMENTS if moment.name == "wait"]
+
+
+# What comes first: Airflow's own timeout or the start of the job, the user's mark or the end of the killed task.
+LUCK = {
+    ("execution-timeout", "submit"),
+    ("execution-timeout", "started"),
+    *((path.name, "cancel") for path in PATHS if path.name.startswith(("mark", "run", "clear"))),
+}
+
+
+def of_kind(kind: Kind, offset: int) -> list[Case]:
+    """Every path once, and every moment: what depends on their pair is the machine's, which all kinds share."""
+    found: list[Case] = []
+    paths = [path for path in (*PATHS, *RESUMING_PATHS) if not path.alone]
+    by_name = {path.name: path for path in paths}
+    for index, path in enumerate(paths):
+        moments = [moment for moment in MOMENTS if is_played(path, moment) and (path.name, moment.name) not in LUCK]
+        found.append(Case(path, moments[(index + offset) % len(moments)], kind=kind))
+    missing = [moment for moment in MOMENTS if moment not in [case.moment for case in found]]
+    for each in missing:
+        path = next(path for path in paths if is_played(path, each) and (path.name, each.name) not in LUCK)
+        found.append(Case(path, each, kind=kind))
+    if kind.is_launched:
+        names = ("mark-failed", "clear-task", "task-kill", "supervisor-term")
+        found += [Case(by_name[name], moment, kind=kind) for name in names for moment in LAUNCH_MOMENTS]
+    # Those that are played alone are played for all kinds at the same time.
+    found += [
+        Case(path, moment, kind=kind) for path in PATHS if path.alone for moment in MOMENTS if is_played(path, moment)
+    ]
+    return found
+
+
+OF_KINDS = [*of_kind(SPARK, 0), *of_kind(FLINK, 3)]
 
 QUICK = {
     "mark-failed": "wait",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import time
@@ -51,10 +52,8 @@ def lose_worker(run: Run) -> None:
     """A machine is gone, with all that ran on it: nothing in between, no last words."""
     worker = worker_of(run)
     family = family_of(worker)
-    for each in family:
-        each.suspend()
-    for each in family:
-        each.kill()
+    send(signal.SIGSTOP, family)
+    send(signal.SIGKILL, family)
     worker.wait(10)
     worker.start()
 
@@ -88,8 +87,7 @@ def warm_shutdown(run: Run) -> None:
 def terminate_all_processes(run: Run) -> None:
     """What systemd does by default."""
     worker = worker_of(run)
-    for each in family_of(worker):
-        each.terminate()
+    send(signal.SIGTERM, family_of(worker))
     worker.wait(90)
     worker.start()
 
@@ -116,8 +114,7 @@ def restart_broker(run: Run) -> None:
 def lose_all_workers(run: Run) -> None:
     """The task is deferred; it shall go on when there is no worker, and then there are some again."""
     for worker in workers(run):
-        for each in family_of(worker):
-            each.kill()
+        send(signal.SIGKILL, family_of(worker))
     run.until(lambda: run.tasks[0]["state"] == "queued", "the task shall go on")
     for worker in workers(run):
         worker.start()
@@ -140,6 +137,12 @@ def worker_of(run: Run) -> Component:
 
 def family_of(worker: Component) -> list[psutil.Process]:
     return [worker.process, *worker.process.children(recursive=True)]
+
+
+def send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a worker starts and ends processes all the time
+            each.send_signal(number)
 
 
 def deliveries(run: Run) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kill_matrix.cases import BY_NAME, Case
+from kill_matrix.kinds import FLINK, SPARK
 
 EVERYWHERE = (
     "mark-failed.wait",
@@ -37,7 +38,7 @@ EVERYWHERE = (
 )
 """Names of cases that every line plays."""
 
-AT_BOTH_ENDS = (
+ON_THE_OLDEST = (
     "mark-success.poll",
     "mark-failed.submit",
     "mark-failed.unanswered",
@@ -50,7 +51,19 @@ AT_BOTH_ENDS = (
     "clear-task-deferred.slow",
     "run-failed-deferred.slow",
 )
-"""Names of cases that the oldest and the newest of these lines play: what happens there does not depend on the line."""
+"""Names of cases that the oldest line plays: what happens there does not depend on the line."""
+
+OF_KINDS = (
+    "mark-failed.wait",
+    "clear-task.wait",
+    "execution-timeout.wait",
+    "task-kill.wait",
+    "mark-failed-deferred.wait",
+    "clear-task-deferred.wait",
+    "execution-timeout-deferred.wait",
+    "triggerer-term.wait",
+)
+"""Names of the cases that every line plays for each of the other kinds of job, too."""
 
 # A heartbeat of 2.11 that tells of a kill may come later than the submit, and a task of 2.11 needs no supervisor; but a
 # task that it kills gets SIGKILL only after 60 seconds, and one whose supervisor is told to end is told too.
@@ -91,8 +104,10 @@ DIFFERENCES: Mapping[tuple[str, str], Mapping[str, Any]] = {
 def cases_of(line: str) -> list[Case]:
     """Return what a line plays; it is part of their names, so that two lines have no run id in common."""
     # Other moments than "wait" come last: of the first, so many begin at a time that the moment would be missed.
-    at_the_ends = AT_BOTH_ENDS if line in ("2.11", "3.2") else ()
-    return [_as_in(line, BY_NAME[name]) for name in (*EVERYWHERE, *at_the_ends, *MORE.get(line, ()))]
+    oldest = ON_THE_OLDEST if line == "2.11" else ()
+    everywhere, more = ([BY_NAME[name] for name in names] for names in (EVERYWHERE, (*oldest, *MORE.get(line, ()))))
+    of_kinds = [replace(BY_NAME[name], kind=kind) for name in OF_KINDS for kind in (SPARK, FLINK)]
+    return [_as_in(line, case) for case in (*everywhere, *of_kinds, *more)]
 
 
 def _as_in(line: str, case: Case) -> Case:

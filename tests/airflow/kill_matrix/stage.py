@@ -7,10 +7,11 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from lab.airflow import LocalAirflow
 
 from airflow_provider_dli.local.dli.admin.views import LocalJob, LocalRequest
 from airflow_provider_dli.local.handle import LocalDli
+from kill_matrix.kinds import run_of, tags_of
 
 if TYPE_CHECKING:
     from kill_matrix.cases import Case
@@ -82,24 +84,26 @@ class Stage:
         """Play all cases, those that disturb others one by one at the end; returns what came of each by its name."""
         together = [case for case in cases if not case.path.alone]
         alone = [case for case in cases if case.path.alone]
-        for dag_id in {case.path.dag for case in (*together, *alone)}:
+        for dag_id in {case.dag for case in (*together, *alone)}:
             self.airflow.api.wait_for_dag(dag_id)
         with ThreadPoolExecutor(self._side_by_side) as threads:
-            outcomes = list(threads.map(self._play_again_if_need_be, together))
-        outcomes += [self._play_again_if_need_be(case) for case in alone]
+            outcomes = [outcome for each in threads.map(self._play_again_if_need_be, together) for outcome in each]
+        # One path for all kinds at the same time.
+        for _, group in groupby(sorted(alone, key=lambda case: case.path.name), key=lambda case: case.path.name):
+            outcomes += self._play_again_if_need_be(*group)
         return {outcome.name: outcome for outcome in outcomes}
 
-    def _play_again_if_need_be(self, case: Case) -> Outcome:
+    def _play_again_if_need_be(self, *cases: Case) -> list[Outcome]:
         """
         On a busy machine a moment may be missed, and a kill that could not be done proves nothing: do it once more.
 
         What came of a kill that was done stands, also when it never came to an end.
         """
-        outcome = self.play_one(case)
-        if outcome.is_reached:
-            return outcome
-        again = self.play_one(replace(case, suffix=f"{case.suffix}-again"))
-        return replace(again, name=case.name)
+        outcomes = self.play_together(cases)
+        if all(outcome.is_reached for outcome in outcomes):
+            return outcomes
+        again = self.play_together([replace(case, suffix=f"{case.suffix}-again") for case in cases])
+        return [replace(outcome, name=case.name) for outcome, case in zip(again, cases, strict=True)]
 
     def jobs(self, run_id: str) -> list[LocalJob]:
         """The DLI jobs of a DAG run, oldest first."""
@@ -120,27 +124,36 @@ class Stage:
         lines = notes.read_text().splitlines() if notes.exists() else []
         return [callback for run, callback in map(str.split, lines) if run == run_id]
 
-    def play_one(self, case: Case) -> Outcome:
-        """Play one case; may be called from several threads."""
-        run = Run(self, case)
-        self._playing.add(run.id)
+    def play_together(self, cases: Sequence[Case]) -> list[Outcome]:
+        """Play cases that have the path in common; may be called from several threads."""
+        runs = [Run(self, case) for case in cases]
+        for run in runs:
+            run.group = runs
+            self._playing.add(run.id)
         try:
-            run.start()
-            case.moment.reach(run)
-            run.is_reached = True
-            run.killed_at = time.time()
-            case.path.act(run)
-            case.moment.leave(run)
-            run.settle()
+            for run in runs:
+                run.start()
+            for run in runs:
+                run.case.moment.reach(run)
+                run.is_reached = True
+            for run in runs:
+                run.killed_at = time.time()
+            cases[0].path.act(runs[0])
+            for run in runs:
+                run.case.moment.leave(run)
+            for run in runs:
+                run.settle()
         except Exception as problem:
-            run.problem = problem
-            if run.frozen:
-                with contextlib.suppress(psutil.Error):
-                    run.frozen.resume()
-        outcome = run.outcome()
-        self._playing.remove(run.id)
-        self._report(outcome)
-        return outcome
+            for run in runs:
+                run.problem = problem
+                if run.frozen:
+                    with contextlib.suppress(psutil.Error):
+                        run.frozen.resume()
+        outcomes = [run.outcome() for run in runs]
+        for outcome in outcomes:
+            self._playing.remove(outcome.name)
+            self._report(outcome)
+        return outcomes
 
     def _keep(self, look: Callable[[], None], seconds: float) -> None:
         while not self._closed.wait(seconds):
@@ -151,7 +164,7 @@ class Stage:
     def _look_at_dli(self) -> None:
         found = defaultdict(list)
         for job in self.dli.jobs():
-            found[job.tags.get("airflow_run", "")].append(job)
+            found[run_of(job)].append(job)
         self._jobs = found
 
     def _look_at_airflow(self) -> None:
@@ -189,10 +202,10 @@ class Outcome:
         ]
         moments = {"killed": self.killed_at, "over": self.over_at}
         for number, job in enumerate(self.jobs, start=1):
-            moments |= {f"job {number} submitted": job.submitted_at, f"job {number} {job.status}": job.ended_at or 0}
+            moments |= {f"job {number} submitted": job.submitted_at, f"job {number} {job.state}": job.ended_at or 0}
             moments |= {f"DELETE of job {number} ({n})": at for n, at in enumerate(job.cancel_requests)}
         lines += [f"{at - self.killed_at:+8.2f} s  {what}" for what, at in sorted(moments.items(), key=lambda m: m[1])]
-        return "\n".join([*lines, *(job.tags.get("airflow_attempt", "") for job in self.jobs), self.log])
+        return "\n".join([*lines, *(tags_of(job).get("airflow_attempt", "") for job in self.jobs), self.log])
 
 
 @dataclass
@@ -210,17 +223,24 @@ class Run:
 
     def __post_init__(self) -> None:
         self.api, self.dli = self.stage.airflow.api, self.stage.dli
-        self.dag_id, self.id = self.case.path.dag, self.case.name
+        self.dag_id, self.id = self.case.dag, self.case.name
+        self.calls = self.case.kind.calls
+        #: All runs that are played together with this one.
+        self.group = [self]
 
     def start(self) -> None:
         """Have the first job of this run last, and start the run."""
         self._since = max((request.seq for request in self.dli.requests()), default=0)
-        self.dli.will(matching=self.sql, run_for=self.case.run_for, times=self.case.long_jobs)
+        self.dli.will(kind=self.case.kind.name, matching=self.sql, run_for=self.case.run_for, times=self.case.long_jobs)
+        if self.case.kind.is_scripted:
+            self.dli.will(kind=self.case.kind.name, matching=self.sql, times=1000)
+        # On a busy machine, Airflow takes a file of DAGs that it has not read for a while for gone.
+        self.api.wait_for_dag(self.dag_id)
         self.api.trigger(self.dag_id, run_id=self.id)
 
     @property
     def sql(self) -> str:
-        """What only the statements of this run contain."""
+        """What only the statements, or names, of this run contain."""
         return f"'case {self.id}'"
 
     @property
@@ -283,7 +303,7 @@ class Run:
         return Outcome(
             name=self.id,
             case=self.case,
-            jobs=[job for job in self.dli.jobs() if job.tags.get("airflow_run") == self.id],
+            jobs=[job for job in self.dli.jobs() if run_of(job) == self.id],
             states=[task["state"] for task in self.tasks],
             tries=max((task["try_number"] for task in self.tasks), default=0),
             killed_at=self.killed_at,

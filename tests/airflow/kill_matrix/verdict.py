@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from math import inf
 
+from airflow_provider_dli.local.dli.admin.views import LocalJob
+from kill_matrix.kinds import tags_of
 from kill_matrix.stage import GRACE, Outcome
 
 # What the log says of a task whose supervisor was told to end it.
@@ -40,7 +42,7 @@ def check(outcome: Outcome) -> None:
     """
     path = outcome.case.path
     assert outcome.problem is None, outcome
-    jobs = tuple(job.status for job in outcome.jobs)
+    jobs = tuple(job.state for job in outcome.jobs)
     is_left = path.or_left and "RUNNING" in jobs
     assert jobs == outcome.case.jobs or is_left, outcome
     if path.ends == "gone":
@@ -58,13 +60,14 @@ def check(outcome: Outcome) -> None:
 
 def _orphans(outcome: Outcome) -> int:
     """Jobs that ran on after their task was over."""
-    return sum((job.ended_at or inf) > outcome.over_at + GRACE for job in outcome.jobs)
+    return sum((job.ended_at or inf) > outcome.over_at + GRACE for job in started(outcome))
 
 
 def _duplicates(outcome: Outcome) -> int:
     """Jobs of one task instance that ran at the same time, or whose work had been done before."""
-    at_once = sum((job.ended_at or inf) > later.submitted_at for job, later in pairwise(outcome.jobs))
-    finished = Counter(_generation_and_work(job.tags) for job in outcome.jobs if job.status == "FINISHED")
+    jobs = started(outcome)
+    at_once = sum((job.ended_at or inf) > later.submitted_at for job, later in pairwise(jobs))
+    finished = Counter(_generation_and_work(tags_of(job)) for job in jobs if job.state == "FINISHED")
     return at_once + sum(times - 1 for times in finished.values())
 
 
@@ -80,7 +83,12 @@ def _green_after_a_kill(outcome: Outcome) -> int:
     """A task that is a success although its job is none, unless a user said so."""
     if outcome.case.path.name.startswith("mark-success") or outcome.states != ["success"]:
         return 0
-    return int([job.status for job in outcome.jobs[-1:]] != ["FINISHED"])
+    return int([job.state for job in outcome.jobs[-1:]] != ["FINISHED"])
+
+
+def started(outcome: Outcome) -> list[LocalJob]:
+    """The jobs that have run: one that was created and never started costs nothing."""
+    return [job for job in outcome.jobs if job.state != "CREATED"]
 
 
 def _generation_and_work(tags: object) -> tuple[str, str]:

@@ -11,12 +11,13 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from requests import exceptions
 from urllib3.exceptions import NewConnectionError
 
 from airflow_provider_dli import identity
+from histories.dialects import DIALECTS, Sql
 from histories.simulation import Process, Simulation, current_process, current_thread, interruption_point
 
 FOREVER = 1e9
@@ -31,11 +32,14 @@ class FakeJob:
     id: str
     tags: dict[str, str]
     submitted: float
+    #: Seconds that it runs.
     ends: float
     then: str
     cancel_takes: float
     submitter: Process
     status: str = "RUNNING"
+    name: str = ""
+    launched: float = 0.0
     over_at: float | None = None
     cancel_asked: bool = False
     by_user: bool = False
@@ -60,15 +64,16 @@ class Plans:
 class FakeDli:
     """Jobs, and what the world does with requests."""
 
-    def __init__(self, simulation: Simulation, plans: Plans, world: Any) -> None:
+    def __init__(self, simulation: Simulation, plans: Plans, world: Any, dialect: Sql) -> None:
         self.simulation = simulation
+        self.dialect = dialect
         self.plans = plans
         self.world = world
         self.jobs: dict[str, FakeJob] = {}
         self.tokens = {"token-0"}
         self.password = "secret"
         self.tokens_given = 0
-        #: What happens to the next requests, by call: ``lost`` (carried out, the connection breaks), ``silent`` (carried
+        #: What happens to the next requests, by the general name of the call: ``lost`` (carried out, the connection breaks), ``silent`` (carried
         #: out, no answer ever), ``unseen`` (not carried out, the connection breaks), ``503``, ``429``, ``refused``, ``slow``,
         #: ``hung`` (not carried out, no answer ever), ``soft`` (not carried out, ``is_success`` is false).
         self.faults: dict[str, list[str]] = defaultdict(list)
@@ -78,16 +83,18 @@ class FakeDli:
     def session(self) -> Session:
         return Session(self)
 
-    def leave_behind(self, try_number: int, generation: str, work: str) -> None:
+    def leave_behind(self, try_number: int, generation: str, kind: Any, work: Any) -> None:
         """Have a job that an earlier try has left running."""
-        mine = identity.Identity("sales", "run 1", "load", -1, 0, generation, try_number, "task", work, "ours")
+        mine = identity.Identity("sales", "run 1", "load", -1, 0, generation, try_number, "task", work.digest, "ours")
         submitter = Process(f"try {try_number}")
         submitter.alive = False
         submitter.notes.__dict__.update(supervised=False, wish=1, signalled=False, timed_out=False)
         now = self.simulation.now
+        name, tags = self.dialect.identity_of(kind.create(work, mine).body)
         job = FakeJob(
-            f"job-{try_number}", mine.tags(), now - 60, FOREVER, "FINISHED", self.plans.cancel_takes, submitter
+            self.dialect.new_id(try_number), tags, now - 60, FOREVER, "FINISHED", self.plans.cancel_takes, submitter
         )
+        job.name, job.launched = name, now - 60
         job.attempt = identity.read_attempt(job.tags)
         self.jobs[job.id] = job
 
@@ -107,60 +114,78 @@ class FakeDli:
             return 201, {"token": {"expires_at": "2099-01-01T00:00:00Z", "project": {"id": "p"}}}, value
         if token not in self.tokens:
             return 401, {"error_code": "APIG.0301", "error_msg": "Incorrect IAM authentication information"}, None
-        parts = urlsplit(url)
+        parts, speak = urlsplit(url), self.dialect
+        if call == "list of another kind":
+            return 200, next(each.no_jobs for each in DIALECTS.values() if parts.path.startswith(each.prefix)), None
         if call == "submit":
-            return 200, {"is_success": True, "job_id": self._submit(body, process), "job_type": "INSERT"}, None
+            name, tags = speak.identity_of(body)
+            if speak.is_launched and any(job.name == name for job in self.jobs.values() if job.status != "DELETED"):
+                return 400, speak.refused("DLI.0006", "the name is taken"), None
+            return 200, speak.submitted(self._submit(name, tags, process)), None
         if call == "list":
             return 200, self._list(parse_qs(parts.query)), None
-        job = self.jobs.get(unquote(parts.path.split("/")[4]))
-        if job is None:
-            return 400, {"error_code": "DLI.0002", "error_msg": "no such job"}, None
+        job = self.jobs.get(speak.job_id(parts.path, body))
+        if job is None or job.status == "DELETED":
+            return 400, speak.refused("DLI.0002", "no such job"), None
         if call == "status":
-            return 200, self._body(job, job.status), None
+            return 200, speak.shown(job), None
+        if call == "detail":
+            return 200, speak.described(job, job.status), None
         if call == "progress":
             return 200, {"is_success": True, "progress": 0.5}, None
+        if call == "log":
+            return 200, {"log": ["the end"]}, None
+        if call == "launch":
+            if job.is_active:
+                return 400, speak.refused("DLI.0007", "the job runs"), None
+            self._launch(job, process)
+            return 200, speak.accepted(), None
+        if call == "discard":
+            self.world.on_discard(job, process)
+            job.status = "DELETED"
+            return 200, {"is_success": "true"}, None
         if not job.is_active:
-            return 400, {"error_code": "DLI.0001", "error_msg": "the job is over"}, None
+            return 400, speak.refused("DLI.0001", "the job does not run"), None
         self.world.on_cancel(job, process)
         job.cancel_asked = True
         self.simulation.later(self.plans.cancel_takes, lambda: self.finish(job, "CANCELLED"))
-        return 200, {"is_success": True, "message": ""}, None
+        return 200, speak.accepted(), None
 
-    def _submit(self, body: dict[str, Any], process: Process) -> str:
+    def _submit(self, name: str, tags: dict[str, str], process: Process) -> FakeJob:
         number = len(self.jobs)
-        run_for, then = self.plans.jobs[number] if number < len(self.plans.jobs) else (1.0, "FINISHED")
         now = self.simulation.now
-        tags = {tag["key"]: tag["value"] for tag in body["tags"]}
-        job = FakeJob(f"job-{number + 1}", tags, now, now + run_for, then, self.plans.cancel_takes, process)
+        run_for, then = self.plans.jobs[number] if number < len(self.plans.jobs) else (1.0, "FINISHED")
+        job_id = self.dialect.new_id(number + 1)
+        job = FakeJob(job_id, tags, now, run_for, then, self.plans.cancel_takes, process, name=name)
         job.attempt = identity.read_attempt(tags)
+        if self.dialect.is_launched:
+            job.status = "CREATED"
+            self.jobs[job.id] = job
+        else:
+            self._launch(job, process)
+        return job
+
+    def _launch(self, job: FakeJob, process: Process) -> None:
+        job.submitter = process
         self.world.on_submit(job)
         self.jobs[job.id] = job
-        if run_for < FOREVER:
-            self.simulation.later(run_for, lambda: self.finish(job, then))
-        return job.id
+        job.status, job.launched, job.over_at = "RUNNING", self.simulation.now, None
+        if job.ends < FOREVER:
+            self.simulation.later(job.ends, lambda: self.finish(job, job.then))
 
-    def _list(self, query: dict[str, list[str]]) -> dict[str, Any]:
+    def _list(self, query: dict[str, list[str]]) -> Any:
         # The list shows how things were a while ago.
-        then = self.simulation.now - self.plans.lag
-        wanted = dict(pair.split("=", 1) for pair in query["tags"][0].split(",")) if "tags" in query else {}
-        found = []
+        then, speak = self.simulation.now - self.plans.lag, self.dialect
+        wanted, found = speak.state_in(query), []
         for job in reversed(self.jobs.values()):
             status = "RUNNING" if job.over_at is None or job.over_at > then else job.status
-            if job.submitted > then or query.get("job-status", [status]) != [status]:
+            if job.status == "DELETED" or job.submitted > then:
                 continue
-            if all(job.tags.get(key) == value for key, value in wanted.items()):
-                found.append(self._body(job, status))
-        return {"is_success": True, "jobs": found, "job_count": len(found)}
-
-    def _body(self, job: FakeJob, status: str) -> dict[str, Any]:
-        return {
-            "is_success": True,
-            "job_id": job.id,
-            "status": status,
-            "start_time": int(job.submitted * 1000),
-            "statement": "insert into t select 1",
-            "tags": [{"key": key, "value": value} for key, value in job.tags.items()],
-        }
+            if job.launched > then or not job.launched:
+                status = "CREATED"
+            if wanted in (None, speak.states[status]) and speak.is_wanted(job, query):
+                found.append(speak.described(job, status))
+        return speak.listed(found)
 
 
 class Session:
@@ -171,7 +196,7 @@ class Session:
 
     def request(self, method: str, url: str, *, data: bytes | None, auth: Any, timeout: Any, **_: Any) -> Answer:
         dli, simulation, thread, process = self._dli, self._dli.simulation, current_thread(), current_process()
-        call = _call_of(method, url)
+        call = _call_of(method, url, dli.dialect)
         token = getattr(auth, "_token", None)
         body = json.loads(data) if data else None
         fault = dli.faults[call].pop(0) if dli.faults[call] else ""
@@ -252,13 +277,12 @@ class Answer:
         return [self._content]
 
 
-def _call_of(method: str, url: str) -> str:
+def _call_of(method: str, url: str, dialect: Sql) -> str:
     path = urlsplit(url).path
     if path.endswith("/auth/tokens"):
         return "token"
-    if method == "POST":
-        return "submit"
-    if method == "DELETE":
-        return "cancel"
-    last = path.rsplit("/", 1)[1]
-    return {"jobs": "list"}.get(last, last)
+    # The sweep looks at all kinds.
+    others = [other for other in DIALECTS.values() if other is not dialect]
+    if any(path.startswith(other.prefix) for other in others):
+        return "list of another kind"
+    return dialect.call_of(method, path)

@@ -18,15 +18,16 @@ import contextlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import pytest
 
 from airflow_provider_dli import compat, machine
-from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.client import credentials, exchange
 from histories import simulation as fakes
-from histories.fake_airflow import OVER, STATEMENT, FakeAirflow
+from histories.dialects import DIALECTS
+from histories.fake_airflow import OVER, FakeAirflow
 from histories.fake_dli import FOREVER, FakeDli, FakeJob, Plans
 from histories.simulation import Process, Simulation
 
@@ -34,6 +35,8 @@ from histories.simulation import Process, Simulation
 PATIENCE = 200.0
 
 
+# A connection without queue and database.
+NO_DEFAULTS: Any = SimpleNamespace(default_queue=None, default_database=None)
 _HINDRANCES = (
     "fault",
     "dli_is_away",
@@ -54,7 +57,7 @@ class After(NamedTuple):
 class At(NamedTuple):
     """When the next call of this name gets there; of ``xcom`` and ``start``, only ``carried out``, of ``report``, only ``sent``."""
 
-    call: Literal["submit", "status", "list", "cancel", "xcom", "start", "report"]
+    call: Literal["submit", "launch", "status", "list", "cancel", "xcom", "start", "report"]
     where: Literal["sent", "carried out", "answered"]
 
 
@@ -96,6 +99,8 @@ class Settings:
     left_behind: int = 0
     #: Whether each try runs another statement, as with ``now()`` in a template.
     template_differs: bool = False
+    #: Kind of the job.
+    kind: Literal["sql", "spark", "flink"] = "sql"
 
 
 class World:
@@ -104,7 +109,8 @@ class World:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.simulation = Simulation()
-        self.dli = FakeDli(self.simulation, Plans(list(settings.jobs), settings.cancel_takes, settings.lag), self)
+        plans = Plans(list(settings.jobs), settings.cancel_takes, settings.lag)
+        self.dli = FakeDli(self.simulation, plans, self, DIALECTS[settings.kind])
         self.wrong: list[str] = []
         self.story: list[str] = []
         self.reasons: set[str] = set()
@@ -115,7 +121,8 @@ class World:
         self._awaited: At | None = None
         self.airflow = FakeAirflow(self.simulation, settings, self)
         for number in range(1, settings.left_behind + 1):
-            self.dli.leave_behind(number, self.airflow.generation, SqlWork(STATEMENT).digest)
+            task = DIALECTS[settings.kind].operator("", task_id="load")
+            self.dli.leave_behind(number, self.airflow.generation, task.job_kind, task.work(NO_DEFAULTS))
 
     # Events
 
@@ -159,7 +166,7 @@ class World:
         self.mark_failed()
 
     def fault(self, call: str, kind: str) -> None:
-        self.dli.faults[call].append(kind)
+        self.dli.faults[self._call(call)].append(kind)
 
     def dli_is_away(self, how: str, seconds: float) -> None:
         if seconds > 30:
@@ -251,7 +258,7 @@ class World:
         self.tell(f"{job.id} is submitted by {job.submitter.name}, generation {job.attempt.generation}")
         job.excuse = getattr(job.submitter.notes, "excuse", "")
         for other in self.dli.jobs.values():
-            if _is_zombie(job) or _is_zombie(other):
+            if other is job or other.status in ("CREATED", "DELETED") or _is_zombie(job) or _is_zombie(other):
                 continue
             if other.is_active:
                 self.wrong.append(f"duplicate: {job.id} is submitted while {other.id} is active")
@@ -259,6 +266,11 @@ class World:
                 self.wrong.append(f"duplicate: {job.id} is submitted by the try that has submitted {other.id}")
             if other.status == "FINISHED" and other.submitter.notes.wish == job.submitter.notes.wish:
                 self.wrong.append(f"duplicate: {job.id} is submitted although {other.id} has finished")
+
+    def on_discard(self, job: FakeJob, process: Process) -> None:
+        self.tell(f"{job.id} is deleted by {process.name}")
+        if job.status != "CREATED":
+            self.wrong.append(f"wrong deletion: {process.name} deletes {job.id}, which is {job.status}")
 
     def on_cancel(self, job: FakeJob, process: Process) -> None:
         self.tell(f"{job.id} is cancelled by {process.name}")
@@ -307,7 +319,7 @@ class World:
         if isinstance(moment, After):
             self.simulation.run(moment.seconds)
         elif isinstance(moment, At):
-            self._awaited = moment
+            self._awaited = At(self._call(moment.call), moment.where)  # type: ignore[arg-type]
             self.simulation.run(PATIENCE)
             self._awaited = None
         else:
@@ -344,6 +356,10 @@ class World:
         wishes = [job.submitter.notes.wish for job in finished]
         if len(set(wishes)) < len(wishes):
             self.wrong.append(f"duplicate: {[job.id for job in finished]} have finished")
+
+    def _call(self, name: str) -> str:
+        """Return the call that a kind has in the place of this one."""
+        return "submit" if name == "launch" and not self.dli.dialect.is_launched else name
 
     def _active(self) -> list[str]:
         return [job.id for job in self.dli.jobs.values() if job.is_active]

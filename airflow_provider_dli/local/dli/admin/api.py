@@ -35,11 +35,12 @@ def _json_only(rows: list[list[Any]]) -> list[list[Any]]:
 
 
 class Will(BaseModel):
-    """Body of ``POST /_local/will``: what happens to the next matching jobs instead of running their SQL."""
+    """Body of ``POST /_local/will``: what happens to the next matching jobs instead of running them."""
 
     model_config = ConfigDict(extra="forbid")
 
-    matching: str = Field("", description="Piece of the statement; empty matches every job.")
+    kind: Literal["sql", "spark", "flink"] | None = Field(None, description="Kind of the jobs; null: every kind.")
+    matching: str = Field("", description="Piece of the statement or file, or of the name; empty: every job.")
     times: int = Field(1, ge=1, description="Number of jobs.")
     launching_for: Seconds = Field(0, description="Seconds in LAUNCHING.")
     run_for: Seconds = Field(0, description="Seconds in RUNNING.")
@@ -48,6 +49,7 @@ class Will(BaseModel):
     stuck_in: str | None = Field(None, description="A state, known or not, kept until the job is cancelled.")
     cancel_takes: Seconds = Field(0, description="Seconds from a cancel to CANCELLED.")
     rows: Annotated[list[list[Any]], AfterValidator(_json_only)] = Field([], description="Result rows.")
+    log: list[str] = Field([], description="Driver log of a Spark batch.")
 
     def script(self) -> Script:
         return Script(**{**self.model_dump(), "then": Stage(self.then)})

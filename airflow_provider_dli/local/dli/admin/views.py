@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LocalJob:
-    """A job as it was at one moment. Moments are seconds since the epoch, None when not reached."""
+    """A job as it was at one moment. Moments are seconds since the epoch, None when not reached.
+
+    :param status: Its state in DLI's words, which differ between the kinds of jobs.
+    :param state: Its state in words that are the same for every kind: CREATED, LAUNCHING, RUNNING, FINISHED, FAILED,
+        CANCELLED, STOPPING, STOP_FAILED. A cancelled Spark batch is CANCELLED, where DLI says ``dead``.
+    """
 
     job_id: str
     status: str
@@ -24,15 +29,20 @@ class LocalJob:
     started_at: float | None
     ended_at: float | None
     cancel_requests: tuple[float, ...]
+    kind: str = "sql"
+    state: str = ""
+    name: str = ""
+    description: str = ""
+    savepoints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("conf", "cancel_requests"):  # lists, in JSON
+        for name in ("conf", "cancel_requests", "savepoints"):  # lists, in JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def is_active(self) -> bool:
-        """Whether the job has not ended, in whatever state it is."""
-        return self.ended_at is None
+        """Whether the job has not ended, in whatever state it is; a Flink job that was never run is a draft."""
+        return self.ended_at is None and self.status != "job_init"
 
 
 @dataclass

@@ -48,7 +48,7 @@ async def submit(service: Service, body: SubmitBody) -> Response:
         statement=body.sql,
         job_type=job_type,
         job_mode=_mode(service, job_type, conf),
-        queue_name=service.queue(body.queue_name),
+        queue_name=service.queue(body.queue_name, "sql"),
         owner=service.identity.user,
         database=body.currentdb or "default",
         table=statement.table if statement else "",

@@ -62,7 +62,7 @@ async def export(service: Service, job_id: str, body: ExportBody) -> Response:
     job = SqlJob(
         statement=f"EXPORT RESULT OF {job_id} TO {body.data_path}",
         job_type="EXPORT",
-        queue_name=service.queue(body.queue_name),
+        queue_name=service.queue(body.queue_name, "sql"),
         owner=service.identity.user,
         database=source.database,
         table=source.table,

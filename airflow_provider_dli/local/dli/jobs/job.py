@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 
 class Stage(StrEnum):
@@ -46,11 +47,15 @@ class Job:
     """A job from submit to its end. Moments are seconds since the epoch.
 
     :param statement: What it runs, in one text.
+    :param name: Given by its owner, where jobs of its kind have one, as well as the description.
+    :param savepoints: Paths of its savepoints, the last one being the latest.
     :param timeout: Seconds after which it is cancelled.
     :param stuck_in: State that it shows instead of the one of its stage, possibly one that DLI does not know.
     :param stop: Set when the job is to stop.
     :param ended: Set when it is over.
     """
+
+    kind: ClassVar[str]
 
     statement: str
     job_type: str
@@ -60,6 +65,9 @@ class Job:
     tags: list[dict[str, str]] = field(default_factory=list)
     conf: list[str] = field(default_factory=list)
     timeout: float | None = None
+    name: str = ""
+    description: str = ""
+    savepoints: list[str] = field(default_factory=list)
 
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     stage: Stage = Stage.LAUNCHING
@@ -76,6 +84,11 @@ class Job:
     def status(self) -> str:
         """The state that DLI shows."""
         return self.stuck_in or self.stage
+
+    @property
+    def state(self) -> str:
+        """Where it really is, in words that are the same for every kind."""
+        return self.stage
 
     @property
     def is_active(self) -> bool:

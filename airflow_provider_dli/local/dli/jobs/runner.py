@@ -18,11 +18,14 @@ Work = Callable[[], Awaitable[str]]
 
 
 class Runner:
-    """Starts jobs and stops them. All methods are called on the event loop."""
+    """Starts jobs and stops them. All methods are called on the event loop.
 
-    def __init__(self, settings: Callable[[], Settings]) -> None:
+    :param capacity: Tells how many jobs of a queue run at a time.
+    """
+
+    def __init__(self, settings: Callable[[], Settings], capacity: Callable[[str], int]) -> None:
         self._settings = settings
-        self._queues = Queues(lambda name: settings().queues.get(name, 1))
+        self._queues = Queues(capacity)
         self._lives: set[asyncio.Task[None]] = set()
 
     def start(self, job: Job, work: Work, launching_for: float = 0) -> None:

@@ -16,6 +16,7 @@ CANCELLED_BY_USER = "The job has been cancelled by a user."
 class Script:
     """What happens to the next ``times`` jobs whose statement contains ``matching``.
 
+    :param kind: Kind of the jobs; None for every kind.
     :param run_for: Seconds in RUNNING.
     :param then: End state.
     :param message: Message of the end state.
@@ -23,8 +24,10 @@ class Script:
     :param stuck_in: State, possibly one that DLI does not know, in which the job stays until it is cancelled.
     :param cancel_takes: Seconds from a cancel to CANCELLED.
     :param rows: Result rows, for a preview.
+    :param log: Driver log of a Spark batch.
     """
 
+    kind: str | None
     matching: str
     times: int
     run_for: float
@@ -34,6 +37,7 @@ class Script:
     stuck_in: str | None
     cancel_takes: float
     rows: list[list[Any]]
+    log: list[str]
 
 
 class Scripts:
@@ -48,10 +52,10 @@ class Scripts:
     def clear(self) -> None:
         self._scripts.clear()
 
-    def take(self, statement: str) -> Script | None:
+    def take(self, statement: str, kind: str = "sql") -> Script | None:
         """The script of this job, counted down."""
         for script in self._scripts:
-            if script.matching in statement:
+            if script.kind in (None, kind) and script.matching in statement:
                 script.times -= 1
                 if script.times <= 0:
                     self._scripts.remove(script)

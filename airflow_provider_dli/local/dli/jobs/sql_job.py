@@ -58,6 +58,8 @@ class SqlJob(Job):
     :param export: Body of an export call.
     """
 
+    kind = "sql"
+
     table: str = ""
     job_mode: str = "async"
     export: dict[str, Any] = field(default_factory=dict)

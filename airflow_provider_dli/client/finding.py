@@ -1,0 +1,66 @@
+"""Reads lists of jobs to their end, whatever DLI's pages are like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_dli import identity
+
+if TYPE_CHECKING:
+    from pendulum import DateTime
+
+    from airflow_provider_dli.api.call import Call
+    from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
+    from airflow_provider_dli.client.client import Log
+    from airflow_provider_dli.job import Job
+
+
+def list_jobs(send: Callable[[Call[JobPage]], JobPage], kind: JobKind[Any], query: Query, log: Log) -> Iterator[Job]:
+    """
+    List jobs, newest first, page by page as they are asked for.
+
+    :param send: Sends a call.
+    :param kind: Their kind.
+    :param query: Which jobs. Tags and the name are compared exactly.
+    :param log: Where to say that some cannot be shown.
+    """
+    seen: set[str] = set()
+    while True:
+        # Ids only: there may be ten thousand jobs, with long statements.
+        window: set[str] = set()
+        oldest: DateTime | None = None
+        offset = 0
+        for page in range(1, kind.most_pages + 1):
+            found = send(kind.page(replace(query, page=page, offset=offset)))
+            offset += len(found.jobs)
+            # A job that is submitted meanwhile moves the others to the next page.
+            for job in found.jobs:
+                if job.id not in window and job.id not in seen and _is_wanted(job, query):
+                    yield job
+                window.add(job.id)
+                oldest = min(filter(None, (oldest, job.start_time)), default=None)
+            # DLI may show fewer jobs on a page than it was asked for.
+            is_last = len(found.jobs) < kind.page_size and not 0 < offset < found.job_count
+            if not found.jobs or is_last or _is_before(found.jobs, query.since):
+                return
+        # One more millisecond: whether DLI counts the end itself is not documented.
+        earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None
+        if earlier is None or (query.before is not None and earlier >= query.before):
+            log.warning("DLI lists no more than %d jobs of one moment; older ones are not shown.", len(window))
+            return
+        query, seen = replace(query, before=earlier), window
+
+
+def _is_wanted(job: Job, query: Query) -> bool:
+    return query.name in (None, job.name) and identity.fits(job, query.tags)
+
+
+def _is_before(jobs: Sequence[Job], since: int | None) -> bool:
+    """Whether all jobs of a page, and so all that follow, are older; only if the page is sorted at all."""
+    times = [job.start_time for job in jobs]
+    if since is None or None in times:
+        return False
+    moments = [moment.timestamp() for moment in times if moment is not None]
+    return max(moments) * 1000 < since and moments == sorted(moments, reverse=True)
