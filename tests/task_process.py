@@ -102,8 +102,10 @@ class TaskProcess:
 def _serve() -> None:
     import requests  # noqa: F401 -- what a forked process imports, it imports again and again
 
-    import airflow_provider_dli.client.signing
-    import airflow_provider_dli.operators.dli  # noqa: F401
+    from airflow_provider_dli.operators.dli import (  # noqa: F401 -- the other operators are loaded by those who run them
+        DliCancelJobOperator,
+        DliSubmitSqlJobOperator,
+    )
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them, so let them vanish
     for line in sys.stdin:
