@@ -83,6 +83,11 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
         # that one takes the job over too (unit tests), but a case waits for try 2.
         "scheduler.task_instance_heartbeat_timeout_detection_interval": 10,
     },
+    "3.0": {
+        # A cleared task stays in `restarting`, is found lost at every look, and each time its file is read for the
+        # callback only. Airflow takes that for a reading in which the DAGs of the file were missing.
+        "dag_processor.stale_dag_threshold": 3600,
+    },
 }
 """More settings with short cycles, by line."""
 
