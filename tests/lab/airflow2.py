@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from ast import literal_eval
 from base64 import b64encode
 from collections.abc import Collection, Mapping
@@ -76,7 +77,7 @@ class Airflow2Client(ClickingClient):
         for task in task_ids:
             task_id, *map_indexes = (task,) if isinstance(task, str) else task
             # The API's `clearTaskInstances` does not save the state of a running task, which may then run on.
-            self._click("clear", {**run, "task_id": task_id, "map_index": map_indexes})
+            self._click_until_cleared({**run, "task_id": task_id, "map_index": map_indexes}, run_id)
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         path = f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}?map_index={map_index}"
@@ -88,8 +89,31 @@ class Airflow2Client(ClickingClient):
         path = f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
         return self._request("GET", f"{path}?map_index={map_index}&stringify=false", accept=(404,)).get("value")
 
-    def _click(self, path: str, form: Mapping[str, Any]) -> None:
-        """Send a form of the UI."""
+    def _click_until_cleared(self, form: Mapping[str, Any], run_id: str) -> None:
+        """Clear a task as a user does, who looks and clicks again.
+
+        Airflow 2 may answer that it cleared a deferred task, and lose that: what it does to the task meanwhile wins.
+        """
+
+        def look() -> tuple[Any, ...]:
+            task = self.task_instance(form["dag_id"], run_id, form["task_id"], *form["map_index"])
+            return task["state"], task["try_number"]
+
+        before, answers = look(), list[str]()
+        while len(answers) < 3:
+            answers.append(self._click("clear", form))
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                if look() != before:
+                    return
+                time.sleep(0.2)
+        raise TimeoutError(f"Task {form['task_id']} stays {before} after it was cleared: {answers}")
+
+    def _click(self, path: str, form: Mapping[str, Any]) -> str:
+        """Send a form of the UI.
+
+        :returns: The answer's text.
+        """
         login = f"{self._url}/login/"
         user = {"username": self._username, "password": self._password}
         with requests.Session() as browser:
@@ -97,7 +121,9 @@ class Airflow2Client(ClickingClient):
             browser.headers["Accept"] = "application/json"
             browser.post(login, {**user, "csrf_token": _csrf_token(browser.get(login, timeout=60))}, timeout=60)
             token = _csrf_token(browser.get(f"{self._url}/home", timeout=60))
-            raise_for_status(browser.post(f"{self._url}/{path}", {**form, "csrf_token": token}, timeout=60))
+            answer = browser.post(f"{self._url}/{path}", {**form, "csrf_token": token}, timeout=60)
+            raise_for_status(answer)
+            return answer.text
 
     def _log_in(self) -> None:
         token = b64encode(f"{self._username}:{self._password}".encode()).decode()
