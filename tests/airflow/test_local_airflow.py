@@ -13,6 +13,7 @@ from lab.airflow import LocalAirflow
 from airflow_provider_dli.local.airflow.launcher import AirflowStartError
 
 
+@pytest.mark.matrix
 def test_a_killed_scheduler_can_be_started_again(airflow: LocalAirflow) -> None:
     scheduler = airflow.component("scheduler")
     scheduler.kill()
@@ -35,6 +36,7 @@ def test_a_second_triggerer(airflow: LocalAirflow) -> None:
     second.stop()
 
 
+@pytest.mark.matrix
 def test_task_processes_are_the_supervisor_and_the_task(airflow: LocalAirflow) -> None:
     run_id = airflow.api.trigger("machinery")
     airflow.api.wait_for_state("machinery", run_id, "nap", "running")
@@ -73,6 +75,7 @@ def test_the_callers_own_airflow_is_out_of_its_reach(airflow: LocalAirflow, monk
     assert "production" not in str(airflow.environment()).lower()
 
 
+@pytest.mark.matrix
 def test_a_component_that_cannot_start_is_named_with_its_log(tmp_path: Path) -> None:
     airflow = LocalAirflow(tmp_path, sql_alchemy_conn="sqlite:////nowhere/airflow.db")
     with pytest.raises(

@@ -48,6 +48,7 @@ class TestConnectionForm:
         masked = form.locator("input[type=password]").evaluate_all("inputs => inputs.map(input => input.name)")
         assert set(masked) == {"password", "element_security_token"}
 
+    @pytest.mark.matrix
     def test_authentication_is_a_choice(self, page: Page) -> None:
         form = open_form(page, "looked_at")
         extra = open_extra_fields(form)
@@ -87,6 +88,7 @@ class TestTask:
         popup.value.close()
         assert dli.job(job.job_id).status == "RUNNING"
 
+    @pytest.mark.matrix
     def test_sql_and_json_are_readable(self, page: Page, task_page: str) -> None:
         page.goto(f"{task_page}/rendered_templates")
         # Each line is an element. Airflow 3 guesses the language, whatever the operator says, and seldom guesses SQL.
@@ -97,6 +99,7 @@ class TestTask:
         expect(json.filter(has_text='"spark.sql.shuffle.partitions": 200')).to_have_count(1)
         expect(json.filter(has_text='"team": "browser"')).to_have_count(1)
 
+    @pytest.mark.matrix
     def test_the_log_has_no_warning(self, page: Page, task_page: str) -> None:
         page.goto(task_page)
         expect(page.get_by_text(re.compile("SQL job .* is RUNNING"))).to_be_visible()

@@ -252,6 +252,7 @@ class TestInAProcess:
         assert "accepted the cancel" in outcome.message
         dli_local.wait_until(lambda dli: dli.jobs()[0].status == "CANCELLED")
 
+    @pytest.mark.matrix
     def test_a_password_that_nobody_knows_lets_airflow_try_again_for_the_job_runs_on(self, dli_local, start):
         dli_local.will(run_for=60)
         task = start.task(poll_interval=0.5)
@@ -269,6 +270,7 @@ class TestInAProcess:
         again.kill()
         assert "this try waits for it instead of submitting again" in again.wait().log
 
+    @pytest.mark.matrix
     def test_a_password_that_is_wrong_from_the_start_ends_the_task_for_good(self, dli_local, start):
         start.write(password="wrong")
         outcome = start.task().wait()

@@ -382,7 +382,7 @@ class TestSensor:
             execute(task_of(DliJobSensor, job_id="00000000-0000-0000-0000-000000000000"), context)
 
 
-@pytest.mark.parametrize("configured", ["True", "False"])
+@pytest.mark.parametrize("configured", ["True", pytest.param("False", marks=pytest.mark.matrix)])
 def test_the_default_is_that_of_airflow(configured):
     code = (
         "from airflow_provider_dli.operators.dli import DliCancelJobOperator as C, DliSubmitSqlJobOperator as S\n"

@@ -77,6 +77,7 @@ def test_a_killed_task_cancels_its_job_and_ends_soon_and_not_green(dli_local, st
     wait_until_cancelled(dli_local)
 
 
+@pytest.mark.matrix
 def test_the_thread_tells_what_it_did_in_the_log(dli_local, start):
     dli_local.will(run_for=60)
     task = start()

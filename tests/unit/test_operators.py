@@ -169,6 +169,7 @@ class TestJobOfAnEarlierTry:
 
         return submit
 
+    @pytest.mark.matrix
     def test_one_of_another_airflow_does_not_end_the_look_for_ours(self, dli_local, execute, left_running):
         ti = TaskInstance()
         left_running(ti, day=21)

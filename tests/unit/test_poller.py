@@ -82,6 +82,7 @@ class TestTheCheaperWay:
         await stopped(tasks)
         return Counter(request.call for request in calls_since(dli_local, since))
 
+    @pytest.mark.matrix
     def test_one_job_costs_one_status_call(self, dli_local, submit):
         calls = asyncio.run(self.steady(dli_local, submit(), 3))
         assert calls.keys() == {"status"}
@@ -94,6 +95,7 @@ class TestTheCheaperWay:
         assert 2 <= calls["status"] <= 4
         assert calls.keys() == {"list", "status"}
 
+    @pytest.mark.matrix
     def test_a_list_that_is_full_of_other_jobs_is_not_read(self, dli_local, submit):
         ours = submit(5)
         submit(MANY)
@@ -101,6 +103,7 @@ class TestTheCheaperWay:
         assert calls.keys() == {"status"}
         assert 10 <= calls["status"] <= 20
 
+    @pytest.mark.matrix
     def test_it_asks_only_for_what_all_jobs_have_in_common(self, dli_local, submit):
         """A queue that is full of other jobs costs nothing then."""
         dli_local.settings(queues={"default": 1000, "ours": 1000})
@@ -164,6 +167,7 @@ class TestAListThatIsWrong:
         dli_local.fault("list", "status", times=None, status=200, body=body)
         assert asyncio.run(events_of(job_ids)) == {"over": 10}
 
+    @pytest.mark.matrix
     def test_one_that_omits_a_job_costs_one_call_more(self, dli_local, submit):
         [omitted, *shown] = submit(MANY)
         first_page = json.dumps(
@@ -202,6 +206,7 @@ class TestFairAndCalm:
 
         assert asyncio.run(main()) < 1
 
+    @pytest.mark.matrix
     def test_nor_does_one_that_comes_last_of_very_many_wait_for_the_list(self, dli_local, submit):
         job_ids = submit(60)
         [short] = submit(1, run_for=1)
@@ -217,6 +222,7 @@ class TestFairAndCalm:
 
         assert asyncio.run(main()) < 1
 
+    @pytest.mark.matrix
     def test_when_dli_asks_to_wait_no_job_is_asked_for(self, dli_local, submit):
         job_ids = submit(40)
 
@@ -232,6 +238,7 @@ class TestFairAndCalm:
         after = sorted(request.at for request in calls_since(dli_local, refused + 0.2))
         assert after[0] - refused > 2.9
 
+    @pytest.mark.matrix
     def test_while_dli_is_away_one_call_at_a_time_tries_out_whether_it_is_back(self, dli_local, submit):
         job_ids = submit(60, run_for=4)
 
@@ -249,6 +256,7 @@ class TestFairAndCalm:
         assert asked <= 8
         assert outcomes == {"over": 60}
 
+    @pytest.mark.matrix
     def test_a_job_whose_status_always_fails_does_not_slow_down_the_others(self, dli_local, submit):
         [bad, *good] = submit(3, run_for=4)
         dli_local.fault("status", "status", times=None, status=500, matching=bad)
@@ -359,6 +367,7 @@ class TestItIsStartedAgain:
         monkeypatch.setattr(Poller, "_poll", hangs)
         assert asyncio.run(events_of(job_ids)) == {"over": 30}
 
+    @pytest.mark.matrix
     def test_when_the_event_loop_is_replaced(self, dli_local, submit):
         job_ids = submit(30, run_for=4)
 
@@ -381,6 +390,7 @@ class TestItIsStartedAgain:
         # They were the tasks' own: nothing is left running.
         dli_local.wait_until(lambda dli: {job.status for job in dli.jobs()} == {"CANCELLED"})
 
+    @pytest.mark.matrix
     def test_a_triggerer_that_stood_still_for_longer_gives_no_job_up(self, dli_local, submit, monkeypatch):
         """Nobody has asked DLI meanwhile, and another triggerer may wait for the jobs by now."""
         monkeypatch.setattr(poller, "OUTAGE_BUDGET", 2)
@@ -454,6 +464,7 @@ class TestMassKill:
         assert asyncio.run(main()) < 2
 
 
+@pytest.mark.matrix
 def test_few_connections_for_very_many_jobs(dli_local, submit):
     job_ids = submit(MANY)
     dli_local.fault("list", "latency", times=None, seconds=0.3)

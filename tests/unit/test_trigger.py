@@ -154,6 +154,7 @@ class TestWaiting:
         assert max(gaps) < 0.5
         assert len(gaps) > 50
 
+    @pytest.mark.matrix
     def test_an_outage_is_waited_out(self, dli_local, submit):
         job_id = submit(run_for=0.5)
         dli_local.fault("status", "status", times=4, status=503)
@@ -169,6 +170,7 @@ class TestWaiting:
         assert fired_by(trigger_of(job_id))["outcome"] == "over"
         assert time.monotonic() - began < 4
 
+    @pytest.mark.matrix
     def test_a_dli_that_is_always_slow_is_waited_for_longer_and_longer(self, dli_local, submit, monkeypatch):
         monkeypatch.setattr(watcher, "FIRST_PATIENCE", 0.5)
         job_id = submit(run_for=0.1)
@@ -500,7 +502,7 @@ class TestMany:
         asyncio.run(main())
         assert cancelled == ["job-0"]
 
-    @pytest.mark.parametrize("told", [True, False])
+    @pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.matrix)])
     def test_a_hand_over_leaves_all_jobs_alone(self, connect, monkeypatch, cancelled, told):
         connect()
         monkeypatch.setattr(compat, "TRIGGERS_ARE_TOLD_OF_KILLS", told)
@@ -509,6 +511,7 @@ class TestMany:
         assert cancelled == []
         assert len([question for question in channel.questions if question != "xcom"]) <= 5
 
+    @pytest.mark.matrix
     def test_not_answered_yet_is_not_killed(self, connect, monkeypatch, cancelled):
         connect()
         monkeypatch.setattr(questions, "ANSWER_WITHIN", 0.2)
@@ -518,6 +521,7 @@ class TestMany:
         self.play(self.mapped()[:20], on_kill=True)
         assert cancelled == []
 
+    @pytest.mark.matrix
     @pytest.mark.parametrize(("state", "killed"), [("failed", True), ("deferred", False)])
     def test_an_airflow_that_is_too_busy_at_first_is_asked_again(self, connect, monkeypatch, cancelled, state, killed):
         connect()
@@ -525,6 +529,7 @@ class TestMany:
         self.play(self.mapped()[:20], on_kill=True)
         assert len(cancelled) == (20 if killed else 0)
 
+    @pytest.mark.matrix
     def test_the_connection_is_asked_for_once_for_all_who_wait(self, connect, monkeypatch):
         connect()
         asked = []

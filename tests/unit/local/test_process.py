@@ -113,6 +113,7 @@ def test_after_nohup_it_ignores_a_hangup():
     process.stdout.close()
 
 
+@pytest.mark.matrix
 def test_two_interrupts_in_a_row_leave_no_files_behind(tmp_path):
     process, url = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
     wire = Wire(LocalDli(url))
@@ -125,6 +126,7 @@ def test_two_interrupts_in_a_row_leave_no_files_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.matrix
 def test_files_of_a_server_that_was_killed_go_with_the_next_start(tmp_path):
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     (tmp_path / "dli-local-serve-file").write_text("no folder")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROJECT_TESTS = """
 import json, os
 import requests
@@ -48,6 +50,7 @@ def test_it_costs_nothing_until_it_is_used(tmp_path):
     assert "1 passed" in ended.stdout, ended.stdout + ended.stderr
 
 
+@pytest.mark.matrix
 def test_without_the_extra_only_the_fixture_fails_and_says_why(tmp_path):
     (tmp_path / "conftest.py").write_text(
         "import importlib.util\n"

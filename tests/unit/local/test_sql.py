@@ -303,6 +303,7 @@ def test_what_is_not_supported_or_not_allowed_fails_and_says_so(wire, sql):
     assert wire.rows("SELECT 1") == [[1]]
 
 
+@pytest.mark.matrix
 def test_a_query_that_needs_too_much_memory_fails_alone(wire):
     done = wire.until(wire.start("SELECT array_agg(id) FROM range(400000000)"), timeout=30)
     assert (done["status"], done["message"][:8]) == ("FAILED", "DLI.0009")

@@ -268,6 +268,7 @@ ANSWERED = sorted(
 )
 
 
+@pytest.mark.matrix
 @settings(quick, max_examples=60)
 @given(what=ADMIN, kind=st.sampled_from(ANSWERED))
 def test_any_admin_call(wire, dli_local, what, kind):
