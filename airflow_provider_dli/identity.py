@@ -29,7 +29,9 @@ _SETTING = "spark.airflow."
 
 TI, ATTEMPT, DEPLOYMENT = "airflow_ti", "airflow_attempt", "airflow_deployment"
 DAG, RUN, TASK = "airflow_dag", "airflow_run", "airflow_task"
-_RESERVED = (TI, ATTEMPT, DEPLOYMENT, DAG, RUN, TASK)
+# Of the statements of a script: equal for all of one task instance.
+SCRIPT = "airflow_script"
+_RESERVED = (TI, ATTEMPT, DEPLOYMENT, DAG, RUN, TASK, SCRIPT)
 
 _ALLOWED = re.compile(r"[A-Za-z0-9 _.:+-]")
 _ESCAPE = re.compile(r"((?:@[0-9a-f]{2})+)")
@@ -55,6 +57,7 @@ class Identity:
     :param owner: ``task`` when a task waits for the end of the job, else ``detached``.
     :param work: Digest of what is run; see :func:`digest`.
     :param deployment: The provider option ``[dli] deployment``, or None.
+    :param of_script: Whether the task has several statements, each a job of its own.
     """
 
     dag_id: str
@@ -67,12 +70,19 @@ class Identity:
     owner: Literal["task", "detached"]
     work: str
     deployment: str | None = None
+    of_script: bool = False
 
     @property
     def ti(self) -> str:
         """The value of ``airflow_ti``: equal for all tries of one statement of one task instance."""
-        names = [self.dag_id, self.run_id, self.task_id, self.map_index, self.statement_index]
-        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:40]
+        return _hash(self.dag_id, self.run_id, self.task_id, self.map_index, self.statement_index)
+
+    @property
+    def sought(self) -> dict[str, str]:
+        """The tags by which the jobs of all tries of this task instance are found."""
+        if not self.of_script:
+            return {TI: self.ti}
+        return {SCRIPT: _hash(self.dag_id, self.run_id, self.task_id, self.map_index)}
 
     @property
     def attempt(self) -> str:
@@ -96,6 +106,7 @@ class Identity:
             DAG: escape(self.dag_id),
             RUN: escape(self.run_id),
             TASK: escape(self.task_id),
+            **self.sought,
         }
         return {**found, DEPLOYMENT: escape(self.deployment)} if self.deployment else found
 
@@ -124,6 +135,10 @@ class Attempt:
     def run_start(self) -> str:
         """The start of the DAG run, in microseconds since the epoch."""
         return run_start(self.generation)
+
+
+def _hash(*names: str | int) -> str:
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:40]
 
 
 def read_attempt(tags: Mapping[str, str]) -> Attempt | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_dli import compat
 
@@ -14,9 +14,31 @@ JOB_ID = "job_id"
 CONSOLE_URL = "_link_DliJobLink"
 # Set for a job that a kill leaves alone.
 IS_FOREIGN = "job_is_foreign"
+# Of a script: which statement the job runs.
+STATEMENT = "statement"
 
 
-def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool = False) -> None:
+class Place(NamedTuple):
+    """
+    Where a task is among its statements.
+
+    :param number: Number of the statement, from 1.
+    :param of: How many there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no statement is left."""
+        return self.number >= self.of
+
+    def __str__(self) -> str:
+        return f"Statement {self.number} of {self.of}"
+
+
+def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool = False, place: Place) -> None:
     """
     Make a job known to other tasks and people, whatever ``do_xcom_push`` says.
 
@@ -24,7 +46,10 @@ def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool 
     :param job_id: The job.
     :param console_url: Address of the jobs in the cloud's console, if it is known.
     :param is_foreign: Whether the job may be somebody else's: then a kill leaves it alone.
+    :param place: Which statement the job runs.
     """
+    if place.of > 1:
+        ti.xcom_push(key=STATEMENT, value=list(place))
     if is_foreign:
         ti.xcom_push(key=IS_FOREIGN, value=True)
     ti.xcom_push(key=JOB_ID, value=job_id)
@@ -41,3 +66,8 @@ def announced_job_id(key: TaskInstanceKey) -> str | None:
 def is_foreign(key: TaskInstanceKey) -> bool:
     """Whether the job that a task instance has announced may be somebody else's."""
     return bool(compat.xcom(key, IS_FOREIGN))
+
+
+def announced_statement(key: TaskInstanceKey) -> Place:
+    """Return which statement the job runs that a task instance has announced."""
+    return Place(*(compat.xcom(key, STATEMENT) or ()))

@@ -112,8 +112,7 @@ def submit(
     """
     if not isinstance(statement, str):
         raise DliValueError(
-            f"sql must be one SQL statement as text, not a {type(statement).__name__}: DLI runs one statement per job, "
-            "so use one task per statement.",
+            f"sql must be one SQL statement as text, not a {type(statement).__name__}: DLI runs one statement per job.",
             field="sql",
         )
     if not statement.strip():

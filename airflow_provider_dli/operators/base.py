@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -136,6 +136,10 @@ class DliJobOperator(DliOperator):
         :raises DliValueError: A parameter cannot be used.
         """
         raise NotImplementedError
+
+    def works(self, connection: DliConnection) -> Sequence[Work]:
+        """Return what the jobs do, one after the other, of a task that may have several."""
+        return [self.work(connection)]
 
     def execute(self, context: Context) -> str:
         """Submit the job, or take up the one of an earlier try; wait for it; return its id."""

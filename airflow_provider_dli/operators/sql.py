@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli.api import checks
+from airflow_provider_dli.api import checks, script
 from airflow_provider_dli.api import sql as api
 from airflow_provider_dli.operators.base import DliJobOperator
 
@@ -15,15 +15,24 @@ if TYPE_CHECKING:
 
 class DliSubmitSqlJobOperator(DliJobOperator):
     """
-    Submit one SQL statement to DLI and wait until it is done.
+    Run one SQL statement, or several one after the other, and wait until they are done.
 
     When the task is killed, in whatever way, the job is cancelled. When the answer to the submit is lost, the job
     is looked up by its tags instead of being submitted again. Returns the job id, and pushes it as XCom ``job_id``
     as soon as it is known.
 
+    Each statement is a job of its own, and begins when the one before it is done. The first failure ends the task. An
+    automatic retry goes on with the first statement that was not done; a cleared task runs all of them again. The job
+    id is that of the statement that runs, or ran last.
+
     Follows the chapter "APIs Related to SQL Jobs" of the DLI API Reference.
 
-    :param sql: One statement in DLI's Spark dialect, or a path to a ``.sql`` file. (templated)
+    :param sql: A statement in DLI's Spark dialect, a script of statements separated by semicolons, a path to a ``.sql``
+        file, or a list of these. DLI keeps no session between statements: a warning says what to write instead of
+        ``SET``, ``USE`` and temporary tables. (templated)
+    :param parameters: Values for ``:name`` in the statements, by name; or a list, for each ``?`` in order. They are put
+        in as literals by a SQL parser, so a value cannot change what the statement does; a template can. Text, numbers,
+        decimals, dates, times, bytes, None, and lists for ``IN``. Default: none. (templated)
     :param database: Database of unqualified names; default is the connection's ``default_database``. (templated)
     :param queue_name: Queue of type ``sql``; default is the connection's ``default_queue``, then DLI's queue
         ``default``. (templated)
@@ -52,6 +61,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     job_kind = api.KIND
     template_fields: Sequence[str] = (
         "sql",
+        "parameters",
         "database",
         "queue_name",
         "conf",
@@ -66,7 +76,8 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     def __init__(
         self,
         *,
-        sql: str,
+        sql: str | Sequence[str],
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
         database: str | None = None,
         queue_name: str | None = None,
         conf: Mapping[str, Any] | None = None,
@@ -75,17 +86,33 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.sql = sql
+        self.parameters = parameters
         self.database = database
         self.queue_name = queue_name
         self.conf = conf
         self.tags = tags
 
-    def work(self, connection: DliConnection) -> api.SqlWork:
-        """Return the statement, with what the connection adds to it."""
-        return api.SqlWork(
-            self.sql,
-            database=self.database or connection.default_database,
-            queue_name=self.queue_name or connection.default_queue,
-            conf=checks.mapping("conf", self.conf),
-            tags=checks.mapping("tags", self.tags),
-        )
+    def works(self, connection: DliConnection) -> Sequence[api.SqlWork]:
+        """Return the statements, with what the connection adds to them."""
+        statements = script.statements(self.sql, self.parameters)
+        if len(statements) > 1 and not self.wait_for_completion:
+            raise checks.refuse(
+                "wait_for_completion",
+                f"cannot be False, for sql has {len(statements)} statements: each waits for the one before it.",
+            )
+        # Not again after a deferral.
+        for number, statement in enumerate(statements if self.job_id is None else (), 1):
+            if instead := script.without_effect(statement):
+                self.log.warning(
+                    "Statement %d changes a session, and DLI keeps none between jobs: %s.", number, instead
+                )
+        return [
+            api.SqlWork(
+                statement,
+                database=self.database or connection.default_database,
+                queue_name=self.queue_name or connection.default_queue,
+                conf=checks.mapping("conf", self.conf),
+                tags=checks.mapping("tags", self.tags),
+            )
+            for statement in statements
+        ]

@@ -37,6 +37,7 @@ class Deferral:
     :param give_up_at: When the ``timeout`` of a sensor is over, in seconds since the epoch.
     :param is_foreign: Whether the job may be somebody else's: then a kill leaves it alone.
     :param start_by: When the job has to have started, in seconds since the epoch.
+    :param statement: Which statement the job runs: the fields of :class:`.xcoms.Place`; empty when that is not known.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Deferral:
     give_up_at: float | None = None
     is_foreign: bool = False
     start_by: float | None = None
+    statement: tuple[int, ...] = ()
 
     @classmethod
     def resumed(cls, event: Mapping[str, Any] | None, crossed: Mapping[str, Any]) -> Deferral:
@@ -58,7 +60,8 @@ class Deferral:
         values = dict(crossed)
         # Release 0.1 knew a single job.
         job_ids = [values.pop("job_id")] if "job_id" in values else values.pop("job_ids", (event or {}).get("job_ids"))
-        return cls(tuple(job_ids or ()), cancelled=tuple(values.pop("cancelled", ())), **values)
+        cancelled, statement = values.pop("cancelled", ()), values.pop("statement", ())
+        return cls(tuple(job_ids or ()), cancelled=tuple(cancelled), statement=tuple(statement), **values)
 
     def begin(
         self,
@@ -103,7 +106,7 @@ class Deferral:
         raise AssertionError("a deferral does not return")
 
     def _as_json(self) -> dict[str, Any]:
-        return {**vars(self), "job_ids": list(self.job_ids), "cancelled": list(self.cancelled)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     def _timeout(self) -> timedelta | None:
         """When the scheduler ends the deferral."""

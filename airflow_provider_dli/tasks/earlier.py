@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_dli import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_dli.job import Job
 
@@ -43,34 +43,42 @@ class Earlier(NamedTuple):
     verdict: Verdict
 
 
-def judge(jobs: Iterable[Job], mine: identity.Identity, reuse: bool) -> list[Earlier]:
+def judge(jobs: Iterable[Job], statements: Sequence[identity.Identity], reuse: bool) -> list[Earlier]:
     """
-    Decide about all jobs of earlier tries, the latest try first.
+    Decide about all jobs of earlier tries, the latest try first, and in a try the last statement.
 
     Of several of this generation, only the latest can be re-attached to or give the result; the others that are
     active are cancelled. Jobs whose identity cannot be read back are not in the list.
 
-    :param jobs: Jobs that carry the ``airflow_ti`` of this try.
-    :param mine: This try.
+    :param jobs: Jobs of this task instance.
+    :param statements: What this try would submit, in order.
     :param reuse: Whether a job of an earlier try may serve this one.
     """
     found = [(job, attempt) for job in jobs if (attempt := identity.read_attempt(job.tags)) is not None]
-    found.sort(key=lambda pair: (pair[1].try_number, pair[0].start_time is not None, pair[0].start_time), reverse=True)
+    found.sort(key=_when, reverse=True)
     # Others, of another Airflow for example, may be later than the latest of ours.
-    latest = next((job for job, attempt in found if attempt.generation == mine.generation), None)
+    latest = next((job for job, attempt in found if attempt.generation == statements[0].generation), None)
     return [
-        Earlier(job, attempt, _verdict(job, attempt, mine, reuse=reuse and job is latest)) for job, attempt in found
+        Earlier(job, attempt, _verdict(job, attempt, statements, reuse=reuse and job is latest))
+        for job, attempt in found
     ]
 
 
-def _verdict(job: Job, attempt: identity.Attempt, mine: identity.Identity, *, reuse: bool) -> Verdict:
+def _when(pair: tuple[Job, identity.Attempt]) -> tuple[object, ...]:
+    job, attempt = pair
+    return attempt.try_number, attempt.statement_index, job.start_time is not None, job.start_time
+
+
+def _verdict(job: Job, attempt: identity.Attempt, statements: Sequence[identity.Identity], *, reuse: bool) -> Verdict:
+    mine = statements[0]
     is_retry = reuse and attempt.generation == mine.generation
     if job.state.is_success and is_retry:
         # Whatever it ran: a template may differ from try to try (`now()`), and the work is done.
         return Verdict.RESULT
     if not job.state.is_active:
         return Verdict.OVER
-    if is_retry and attempt.work == mine.work:
+    works = [statement.work for statement in statements]
+    if is_retry and works[attempt.statement_index : attempt.statement_index + 1] == [attempt.work]:
         return Verdict.REATTACH
     # Two Airflows can run the same DAG with the same run ids in one DLI project.
     same_run = attempt.run_start == identity.run_start(mine.generation)

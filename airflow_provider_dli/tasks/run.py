@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.start import Started, start
-from airflow_provider_dli.tasks.takeover import looks_for_earlier, take_up
+from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, take_up
 from airflow_provider_dli.tasks.this_try import ThisTry
 from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
+from airflow_provider_dli.xcoms import Place
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -37,6 +38,9 @@ _TOLD_WITHIN = 60.0
 _TOLD_ONCE_MORE_WITHIN = 30.0
 # How long a task whose `start_timeout` is over may still ask DLI whether its job has started, in seconds.
 _STARTED_MEANWHILE = 30.0
+# How long a statement is waited for before the task is deferred, in seconds: the next one needs a worker again, and to
+# start one costs more.
+_WORKER_FOR = 2.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 
 
@@ -66,8 +70,8 @@ class JobRun:
             self._switch.check()
             client = self._connected(self._switch.check)
         with self._cancelling(client):
-            this = ThisTry.of(self._task, client, self._context, deadline)
-            return self._see_through(client, take_up(this) or start(this), deadline)
+            statements = ThisTry.of(self._task, client, self._context, deadline)
+            return self._run(client, statements, take_up(statements), deadline)
 
     def resume(self, event: Mapping[str, Any] | None, deferral: Deferral) -> str:
         """Continue after a deferral that its trigger has ended; return the job id."""
@@ -82,7 +86,12 @@ class JobRun:
                 # The trigger has seen the end: DLI gets a while to report it again.
                 late = None if deadline is None else max(deadline, machine.time() + _TOLD_ONCE_MORE_WITHIN)
                 job = self._wait(client.watching(self._watch_until(late)), job_id, deferral.start_by)
-            return self._result(client, Started(job, deferral.is_earlier, deferral.is_foreign), deadline)
+            place = Place(*deferral.statement or xcoms.announced_statement(TaskInstanceKey.of(self._ti)))
+            job = self._result(client, place, Started(job, deferral.is_earlier, deferral.is_foreign), deadline)
+            if place.is_last:
+                return self._finished(client, job)
+            statements = self._same_statements(client, place, deadline)
+            return self._run(client, statements, TakenUp(place.number + 1), deadline)
 
     def resume_without_event(self) -> str | None:
         """
@@ -95,11 +104,10 @@ class JobRun:
         self._task.job_id = xcoms.announced_job_id(key)
         with self._resumed(is_foreign=xcoms.is_foreign(key)) as client:
             job = self._is_done(client, Goal.FINISHED)
-            if job is None:
+            if job is None or not xcoms.announced_statement(key).is_last:
                 self._switch.abandon()
                 return None
-            self._task.finish(client, job)
-            return job.id
+            return self._finished(client, job)
 
     def end_before_resuming(self) -> None:
         """
@@ -170,19 +178,51 @@ class JobRun:
         self._switch.check()  # a task that was killed meanwhile must not end well
         return job if job is not None and goal.is_reached(job.state) else None
 
-    def _see_through(self, client: DliClient, started: Started, deadline: float | None) -> str:
-        """Wait for the job, here or in the triggerer; return its id."""
+    def _run(self, client: DliClient, statements: Sequence[ThisTry], first: TakenUp, deadline: float | None) -> str:
+        """Run these statements, one after the other; return the id of the last job."""
+        number, started = first
+        while True:
+            place = Place(number, len(statements))
+            if place.of > 1:
+                self._task.log.info("%s", place)
+            job = self._see_through(client, place, started or start(statements[number - 1]), deadline)
+            if place.is_last:
+                return self._finished(client, job)
+            number, started = number + 1, None
+            self._task.job_id = None
+            self._switch.release()
+
+    def _same_statements(self, client: DliClient, place: Place, deadline: float | None) -> list[ThisTry]:
+        """Return the statements again, after a deferral."""
+        statements = ThisTry.of(self._task, client, self._context, deadline)
+        if len(statements) != place.of:
+            raise DliError(
+                f"The task has {len(statements)} statements now, and had {place.of} when it began: statement "
+                f"{place.number} was the last that ran, and which is the next is not known. Clear the task to run all "
+                "again."
+            )
+        return statements
+
+    def _finished(self, client: DliClient, job: Job) -> str:
+        if self._task.wait_for_completion:
+            self._task.finish(client, job)
+        return job.id
+
+    def _see_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:
+        """Wait for the job, here or in the triggerer; return it."""
         task, job = self._task, started.job
         task.job_id = job.id
-        xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign)
+        xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign, place=place)
         if not task.wait_for_completion:
-            return job.id
+            return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
-        if task.deferrable and has_to_be_waited_for(client, task.job_kind, job.id, task.goal):
+        within = 0.0 if place.is_last else _WORKER_FOR
+        if task.deferrable and has_to_be_waited_for(client, task.job_kind, job.id, task.goal, within=within):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
             if cancel_on_kill:
                 self._check_before_deferral()
-            Deferral((job.id,), deadline, started.is_earlier, is_foreign=started.is_foreign, start_by=start_by).begin(
+            deferral = Deferral((job.id,), deadline, started.is_earlier, is_foreign=started.is_foreign)
+            replace(deferral, start_by=start_by, statement=place).begin(
                 task,
                 task.job_kind.name,
                 poll_interval=task.poll_interval,
@@ -191,7 +231,7 @@ class JobRun:
                 goal=task.goal,
             )
         job = self._wait(client.watching(self._watch_in_last_try()), job.id, start_by)
-        return self._result(client, started._replace(job=job), deadline)
+        return self._result(client, place, started._replace(job=job), deadline)
 
     def _wait(self, client: DliClient, job_id: str, start_by: float | None = None) -> Job:
         task = self._task
@@ -202,7 +242,8 @@ class JobRun:
                 return job
         return wait_until_over(client, task.job_kind, job_id, poll_interval=task.poll_interval, goal=task.goal)
 
-    def _result(self, client: DliClient, ended: Started, deadline: float | None) -> str:
+    def _result(self, client: DliClient, place: Place, ended: Started, deadline: float | None) -> Job:
+        """Return the job when it has ended well; one that the end of an earlier try has cancelled is run again."""
         task, job = self._task, ended.job
         if ended.is_earlier and may_be_cancelled(task.job_kind, job):
             self._switch.check()
@@ -210,14 +251,17 @@ class JobRun:
             self._switch.release()
             if task.creates_job:
                 task.job_id = None
-            this = ThisTry.of(task, client, self._context, deadline)
-            return self._see_through(client, start(this)._replace(is_earlier=False), deadline)
+            this = self._same_statements(client, place, deadline)[place.number - 1]
+            return self._see_through(client, place, start(this)._replace(is_earlier=False), deadline)
         if job.state is JobState.FAILED:
             self._switch.check()
             self._show_log(client, job)
-        job.require(task.goal)
-        task.finish(client, job)
-        return job.id
+        try:
+            return job.require(task.goal)
+        except DliJobError as error:
+            if place.of == 1:
+                raise
+            raise DliJobError(f"{place}: {error}", job=job) from error
 
     def _show_log(self, client: DliClient, job: Job) -> None:
         """Show the end of the job's own log, where DLI has one."""

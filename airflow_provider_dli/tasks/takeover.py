@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.api.job_kind import Query
@@ -27,25 +28,39 @@ def looks_for_earlier(task: JobTask, try_number: int) -> bool:
     return task.on_earlier_job != "ignore" and (try_number > 1 or not compat.TRY_1_IS_THE_FIRST)
 
 
-def take_up(this: ThisTry) -> start.Started | None:
+class TakenUp(NamedTuple):
     """
-    Return the job of an earlier try that serves this one too, if there is one; cancel those that must not continue.
+    Where a try begins.
 
+    :param number: Number of the statement, from 1: those before it are done.
+    :param started: Its job, when an earlier try has submitted one that serves this try too.
+    """
+
+    number: int = 1
+    started: start.Started | None = None
+
+
+def take_up(statements: Sequence[ThisTry]) -> TakenUp:
+    """
+    Find out where to begin, and cancel those jobs of earlier tries that must not continue.
+
+    :param statements: This try, by statement.
     :raises DliPermissionError: The user may not list jobs.
     """
-    task, mine, switch = this.task, this.mine, this.task.switch
+    this = statements[0]
+    task, mine, switch = this.task, [each.mine for each in statements], this.task.switch
     if task.on_earlier_job not in _ON_EARLIER_JOB:
         raise DliValueError(
             f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {task.on_earlier_job!r}.",
             field="on_earlier_job",
         )
-    if this.work.existing_job_id is not None or not looks_for_earlier(task, mine.try_number):
-        return None
+    if this.work.existing_job_id is not None or not looks_for_earlier(task, this.mine.try_number):
+        return TakenUp()
     reuse = task.on_earlier_job == "reattach"
     searcher, query = this.client.for_thread(URGENT), _earlier(this)
     # Killed while it looks, this task must not leave behind what it would have taken over.
     switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), mine, reuse)))
-    found = judge(_earlier_jobs(this, reuse), mine, reuse)
+    found = judge(_earlier_jobs(statements, reuse), mine, reuse)
     # Killed while it cancels some of them, it must not leave the others behind either.
     switch.follow(*_still_running(found))
     switch.expects_a_job = False
@@ -53,7 +68,7 @@ def take_up(this: ThisTry) -> start.Started | None:
     if ended:
         # One that has finished before its cancel came has done its work after all.
         found = judge([ended.get(earlier.job.id, earlier.job) for earlier in found], mine, reuse)
-    serves = None
+    serves, index = None, min(_furthest(found, this.mine, reuse), len(statements) - 1)
     for earlier in found:
         if earlier.verdict is Verdict.UNPROVED:
             task.log.warning(
@@ -69,16 +84,23 @@ def take_up(this: ThisTry) -> start.Started | None:
             )
         elif earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
             serves = earlier.job
-            _tell_of(this, earlier)
+            _tell_of(statements[index], earlier)
     if serves is None:
         switch.release()
-        return None
-    return start.adopted(this, start.launched(this, serves), is_earlier=True)
+        return TakenUp(index + 1)
+    this = statements[index]
+    return TakenUp(index + 1, start.adopted(this, start.launched(this, serves), is_earlier=True))
+
+
+def _furthest(found: Iterable[Earlier], mine: identity.Identity, reuse: bool) -> int:
+    """Return the index of the last statement that an earlier try came to, for those before it are done."""
+    ours = (earlier.attempt for earlier in found if earlier.attempt.generation == mine.generation)
+    return next((attempt.statement_index for attempt in ours if reuse), 0)
 
 
 def _earlier(this: ThisTry) -> Query:
     """Return what finds the jobs of all tries of this task instance."""
-    return Query(tags={identity.TI: this.mine.ti}, since=this.looks_since)
+    return Query(tags=this.mine.sought, since=this.looks_since)
 
 
 def _still_running(found: Iterable[Earlier]) -> list[str]:
@@ -87,16 +109,21 @@ def _still_running(found: Iterable[Earlier]) -> list[str]:
     return [earlier.job.id for earlier in found if earlier.verdict in ours and earlier.job.is_proved]
 
 
-def _earlier_jobs(this: ThisTry, reuse: bool) -> list[Job]:
-    mine = this.mine
+def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
+    this, mine = statements[0], statements[0].mine
 
     # A job submitted just before its worker was lost may not be listed yet. The try before this one has one, unless
     # it took over what this one can take over too, or never came to its submit.
     def is_enough(jobs: list[Job]) -> bool:
-        return any(
-            _is_of(earlier.attempt, mine, mine.try_number - 1) or earlier.verdict in (Verdict.REATTACH, Verdict.RESULT)
-            for earlier in judge(jobs, mine, reuse)
+        found = judge(jobs, [each.mine for each in statements], reuse)
+        told = (
+            earlier
+            for earlier in found
+            if _is_of(earlier.attempt, mine, mine.try_number - 1)
+            or earlier.verdict in (Verdict.REATTACH, Verdict.RESULT)
         )
+        # The latest comes first.
+        return any(_is_the_last(this, earlier, len(statements)) for earlier in islice(told, 1))
 
     has_earlier = mine.try_number > 1
     try:
@@ -113,6 +140,19 @@ def _earlier_jobs(this: ThisTry, reuse: bool) -> list[Job]:
             code=error.code,
             request_id=error.request_id,
         ) from error
+
+
+def _is_the_last(this: ThisTry, earlier: Earlier, count: int) -> bool:
+    """Whether no earlier try can have submitted another job after this one."""
+    job, attempt = earlier.job, earlier.attempt
+    is_last_statement = attempt.statement_index >= count - 1
+    is_of_last_try = _is_of(attempt, this.mine, this.mine.try_number - 1)
+    if job.state.is_active and not (is_last_statement and is_of_last_try):
+        # What the list shows may be of long ago.
+        job = this.client.job(this.task.job_kind, job.id)
+    if job.state.is_success:
+        return is_last_statement
+    return job.state.is_active or is_of_last_try
 
 
 def _is_of(attempt: identity.Attempt, mine: identity.Identity, try_number: int) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,7 +62,7 @@ class JobTask(Protocol):
 
     def client(self, watch: Callable[[], None]) -> DliClient: ...
 
-    def work(self, connection: DliConnection) -> Work: ...
+    def works(self, connection: DliConnection) -> Sequence[Work]: ...
 
     def finish(self, client: DliClient, job: Job) -> None: ...
 
@@ -70,7 +70,7 @@ class JobTask(Protocol):
 @dataclass(frozen=True)
 class ThisTry:
     """
-    One try of a task.
+    One try of a task; of a task with several statements, one of them.
 
     :param task: The operator.
     :param client: Talks to DLI, in the main thread.
@@ -86,20 +86,24 @@ class ThisTry:
     deadline: float | None
 
     @classmethod
-    def of(cls, task: JobTask, client: DliClient, context: Context, deadline: float | None) -> ThisTry:
-        """Resolve what the task asks for, with the defaults of its connection."""
-        work = task.work(client.connect())
+    def of(cls, task: JobTask, client: DliClient, context: Context, deadline: float | None) -> list[ThisTry]:
+        """Resolve what the task asks for, with the defaults of its connection: one for each statement."""
+        works = task.works(client.connect())
         ti: Any = context["ti"]
-        mine = identity.Identity(
+        of_all = identity.Identity(
             **TaskInstanceKey.of(ti)._asdict(),
             statement_index=0,
             generation=identity.generation(context["dag_run"].start_date, ti.max_tries),
             try_number=ti.try_number,
             owner="task" if _sees_the_end(task) else "detached",
-            work=work.digest,
+            work="",
             deployment=compat.deployment(),
+            of_script=len(works) > 1,
         )
-        return cls(task, client, work, mine, deadline)
+        return [
+            cls(task, client, work, replace(of_all, statement_index=index, work=work.digest), deadline)
+            for index, work in enumerate(works)
+        ]
 
     @property
     def is_owner(self) -> bool:

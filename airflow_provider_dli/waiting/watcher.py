@@ -81,10 +81,22 @@ def wait_until_stopped(client: DliClient, kind: JobKind[Any], job_id: str, *, po
     return job
 
 
-def has_to_be_waited_for(client: DliClient, kind: JobKind[Any], job_id: str, goal: Goal = Goal.FINISHED) -> bool:
-    """Whether a deferral makes sense; also when DLI does not answer, for the trigger waits an outage out."""
-    job = JobWatcher(client, kind, job_id).look()
-    return job is None or not goal.ends_wait(job.state)
+def has_to_be_waited_for(
+    client: DliClient, kind: JobKind[Any], job_id: str, goal: Goal = Goal.FINISHED, *, within: float = 0.0
+) -> bool:
+    """
+    Whether a deferral makes sense; also when DLI does not answer, for the trigger waits an outage out.
+
+    :param within: How long to look whether the job is over, in seconds.
+    """
+    end = machine.monotonic() + within
+    while True:
+        job = JobWatcher(client, kind, job_id).look()
+        if job is not None and goal.ends_wait(job.state):
+            return False
+        if machine.monotonic() >= end:
+            return True
+        client.pause(0.25)
 
 
 def may_be_cancelled(kind: JobKind[Any], job: Job) -> bool:

@@ -67,13 +67,13 @@ OTHER_WORK = {"work": "0" * 16}
 )
 def test_the_table(state, changes, verdict):
     mine = dataclasses.replace(FIRST, try_number=2, deployment="ours")
-    [earlier] = judge([a_job(state, **changes)], mine, reuse=True)
+    [earlier] = judge([a_job(state, **changes)], [mine], reuse=True)
     assert earlier.verdict is verdict
 
 
 def test_the_highest_try_counts_and_other_active_ones_are_cancelled():
     jobs = [a_job("RUNNING", "one"), a_job("RUNNING", "three", try_number=3), a_job("FINISHED", "two", try_number=2)]
-    found = judge(jobs, dataclasses.replace(FIRST, try_number=4), reuse=True)
+    found = judge(jobs, [dataclasses.replace(FIRST, try_number=4)], reuse=True)
     assert [(earlier.job.id, earlier.verdict) for earlier in found] == [
         ("three", Verdict.REATTACH),
         ("two", Verdict.OVER),
@@ -83,7 +83,7 @@ def test_the_highest_try_counts_and_other_active_ones_are_cancelled():
 
 def test_a_later_job_of_another_airflow_does_not_take_the_place_of_ours():
     jobs = [a_job("RUNNING", "ours"), a_job("RUNNING", "theirs", try_number=2, **CLEARED_RUN)]
-    found = judge(jobs, dataclasses.replace(FIRST, try_number=2), reuse=True)
+    found = judge(jobs, [dataclasses.replace(FIRST, try_number=2)], reuse=True)
     assert [(earlier.job.id, earlier.verdict) for earlier in found] == [
         ("theirs", Verdict.LEAVE),
         ("ours", Verdict.REATTACH),
@@ -93,7 +93,7 @@ def test_a_later_job_of_another_airflow_does_not_take_the_place_of_ours():
 def test_a_job_whose_attempt_cannot_be_read_is_not_judged():
     for value in ("", "nonsense", "2:1.2:1:-1:0:task:abc", "1:1.2:x:-1:0:task:abc"):
         job = dataclasses.replace(a_job("RUNNING"), tags={identity.ATTEMPT: value})
-        assert judge([job], FIRST, reuse=True) == []
+        assert judge([job], [FIRST], reuse=True) == []
 
 
 class TestOverTheWire:

@@ -85,7 +85,7 @@ all_settings = st.builds(
     channel=st.sampled_from([0.02, 0.02, 12.0]),
     left_behind=st.sampled_from([0, 0, 0, 0, 1, 2]),
     template_differs=st.sampled_from([False, False, False, True]),
-    kind=st.sampled_from(["sql", "spark", "flink"]),
+    kind=st.sampled_from(["sql", "script", "spark", "flink"]),
 )
 
 
@@ -119,6 +119,14 @@ class TestFound:
         assert_holds(
             Settings(retries=2, retry_delay=5, lag=20, jobs=((0.0, "FAILED"), (FOREVER, "FINISHED"))), lost, again
         )
+
+    @pytest.mark.parametrize("kind", ["sql", "script"])
+    def test_a_list_that_shows_an_earlier_job_as_it_was_and_no_later_one(self, kind):
+        """The job of try 1 was cancelled, and try 2 has submitted again: that is not listed when try 3 looks."""
+        settings = Settings(
+            left_behind=1, retries=1, retry_delay=0, lag=20, execution_timeout=5, jobs=((3.0, "FINISHED"),), kind=kind
+        )
+        assert_holds(settings, Event(After(1), ("user_cancels_job",)), Event(After(1.5), ("kill_task",)))
 
     @pytest.mark.parametrize("line", ["3.3", "3.1", "2.11"])
     def test_a_kill_that_airflow_has_not_told_of_yet_when_the_task_defers(self, line):

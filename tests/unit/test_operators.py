@@ -132,7 +132,8 @@ class TestSubmit:
         ("arguments", "field"),
         [
             ({"sql": " "}, "sql"),
-            ({"sql": ["select 1", "select 2"]}, "sql"),
+            ({"sql": ["select 1", 2]}, "sql"),
+            ({"sql": "select :a", "parameters": {}}, "parameters"),
             ({"sql": "select 1", "conf": "a=1"}, "conf"),
             ({"sql": "select 1", "tags": {"a/b": "c"}}, "tags"),
             ({"sql": "select 1", "tags": ["a"]}, "tags"),
@@ -256,13 +257,6 @@ class TestCancel:
         with pytest.raises(AirflowFailException, match="job_id"):
             execute(DliCancelJobOperator, job_id=job_id)
         assert dli_local.requests(call="cancel") == []
-
-
-def test_a_list_of_statements_is_told_what_to_do(execute):
-    with pytest.raises(
-        AirflowFailException, match=r"sql must be one SQL statement as text, not a list: .* one task per"
-    ):
-        execute(DliSubmitSqlJobOperator, sql=["select 1", "select 2"])
 
 
 class TestAirflowsOwnQueue:

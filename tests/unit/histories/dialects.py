@@ -14,6 +14,8 @@ from airflow_provider_dli.operators.dli import (
 )
 
 STATEMENT = "insert into t select 1"
+# Of a script.
+STATEMENTS = 3
 
 
 class Sql:
@@ -77,6 +79,15 @@ class Sql:
     def shown(self, job: Any) -> Any:
         """Answer a status call."""
         return self.described(job, job.status)
+
+
+class Script(Sql):
+    """Three SQL statements, one after the other."""
+
+    kind = "script"
+
+    def operator(self, suffix: str, **arguments: Any) -> Any:
+        return DliSubmitSqlJobOperator(sql=[STATEMENT + suffix] * STATEMENTS, **arguments)
 
 
 class Spark(Sql):
@@ -208,4 +219,4 @@ class Flink(Sql):
         return {"is_success": "true", "job_detail": self.described(job, job.status)}
 
 
-DIALECTS: dict[str, Sql] = {dialect.kind: dialect for dialect in (Sql(), Spark(), Flink())}
+DIALECTS: dict[str, Sql] = {dialect.kind: dialect for dialect in (Sql(), Script(), Spark(), Flink())}

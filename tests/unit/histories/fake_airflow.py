@@ -370,7 +370,8 @@ class FakeAirflow:
             if self.ti.try_number != try_number:
                 raise RuntimeError("this is not the try that runs")
             self.ti.xcoms[key] = value
-            self.world.on_announced(worker, value)
+            if key == "job_id":
+                self.world.on_announced(worker, value)
             self.world.reached("xcom", "carried out")
 
         return push

@@ -83,9 +83,10 @@ class FakeDli:
     def session(self) -> Session:
         return Session(self)
 
-    def leave_behind(self, try_number: int, generation: str, kind: Any, work: Any) -> None:
+    def leave_behind(self, try_number: int, generation: str, kind: Any, works: Any) -> None:
         """Have a job that an earlier try has left running."""
-        mine = identity.Identity("sales", "run 1", "load", -1, 0, generation, try_number, "task", work.digest, "ours")
+        names, work = ("sales", "run 1", "load", -1, 0), works[0]
+        mine = identity.Identity(*names, generation, try_number, "task", work.digest, "ours", of_script=len(works) > 1)
         submitter = Process(f"try {try_number}")
         submitter.alive = False
         submitter.notes.__dict__.update(supervised=False, wish=1, signalled=False, timed_out=False)
@@ -282,7 +283,6 @@ def _call_of(method: str, url: str, dialect: Sql) -> str:
     if path.endswith("/auth/tokens"):
         return "token"
     # The sweep looks at all kinds.
-    others = [other for other in DIALECTS.values() if other is not dialect]
-    if any(path.startswith(other.prefix) for other in others):
+    if any(path.startswith(other.prefix) for other in DIALECTS.values() if other.prefix != dialect.prefix):
         return "list of another kind"
     return dialect.call_of(method, path)

@@ -26,7 +26,7 @@ import pytest
 from airflow_provider_dli import compat, machine
 from airflow_provider_dli.client import credentials, exchange
 from histories import simulation as fakes
-from histories.dialects import DIALECTS
+from histories.dialects import DIALECTS, STATEMENTS
 from histories.fake_airflow import OVER, FakeAirflow
 from histories.fake_dli import FOREVER, FakeDli, FakeJob, Plans
 from histories.simulation import Process, Simulation
@@ -100,7 +100,7 @@ class Settings:
     #: Whether each try runs another statement, as with ``now()`` in a template.
     template_differs: bool = False
     #: Kind of the job.
-    kind: Literal["sql", "spark", "flink"] = "sql"
+    kind: Literal["sql", "script", "spark", "flink"] = "sql"
 
 
 class World:
@@ -122,7 +122,7 @@ class World:
         self.airflow = FakeAirflow(self.simulation, settings, self)
         for number in range(1, settings.left_behind + 1):
             task = DIALECTS[settings.kind].operator("", task_id="load")
-            self.dli.leave_behind(number, self.airflow.generation, task.job_kind, task.work(NO_DEFAULTS))
+            self.dli.leave_behind(number, self.airflow.generation, task.job_kind, task.works(NO_DEFAULTS))
 
     # Events
 
@@ -262,10 +262,25 @@ class World:
                 continue
             if other.is_active:
                 self.wrong.append(f"duplicate: {job.id} is submitted while {other.id} is active")
+            if other.attempt.statement_index != job.attempt.statement_index:
+                continue
             if other.attempt.try_number == job.attempt.try_number:
                 self.wrong.append(f"duplicate: {job.id} is submitted by the try that has submitted {other.id}")
             if other.status == "FINISHED" and other.submitter.notes.wish == job.submitter.notes.wish:
                 self.wrong.append(f"duplicate: {job.id} is submitted although {other.id} has finished")
+
+        self._check_order(job)
+
+    def _check_order(self, job: FakeJob) -> None:
+        """Of a script, each statement begins when the one before it is done."""
+        done = [
+            other.attempt.statement_index
+            for other in self.dli.jobs.values()
+            if other.status == "FINISHED" and other.attempt.generation == job.attempt.generation
+        ]
+        index = job.attempt.statement_index
+        if index > 0 and index - 1 not in done:
+            self.wrong.append(f"order: {job.id} runs statement {index}, and only {done} are done")
 
     def on_discard(self, job: FakeJob, process: Process) -> None:
         self.tell(f"{job.id} is deleted by {process.name}")
@@ -285,6 +300,8 @@ class World:
             self.wrong.append(f"green kill: success, but {result} is {job and job.status}")
         elif job.attempt.generation != self.airflow.generation:
             self.wrong.append(f"green kill: success with {result}, which is from before the clear")
+        elif self.settings.kind == "script" and job.attempt.statement_index != STATEMENTS - 1:
+            self.wrong.append(f"green kill: success with {result}, which runs statement {job.attempt.statement_index}")
 
     def on_failure(self, worker: Process) -> None:
         error = worker.notes.end
@@ -353,7 +370,7 @@ class World:
         if sweep.notes.__dict__.get("error"):
             self.wrong.append(f"failed sweep: {sweep.notes.error}")
         finished = [job for job in self.dli.jobs.values() if job.status == "FINISHED" and not _is_zombie(job)]
-        wishes = [job.submitter.notes.wish for job in finished]
+        wishes = [(job.submitter.notes.wish, job.attempt.statement_index) for job in finished]
         if len(set(wishes)) < len(wishes):
             self.wrong.append(f"duplicate: {[job.id for job in finished]} have finished")
 

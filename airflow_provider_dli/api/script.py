@@ -1,0 +1,242 @@
+"""
+SQL text of an author, made the statements that DLI takes: one per job, each with its parameters in it.
+
+A parser of DLI's dialect reads the text, so that quotes, comments and semicolons inside them are what they are to DLI.
+What stands between two semicolons is sent as it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.text import clean
+
+if TYPE_CHECKING:
+    from sqlglot.tokenizer_core import Token
+    from sqlglot.tokens import Tokenizer
+
+#: The most characters and bytes of one statement that DLI takes.
+MAX_CHARACTERS, MAX_BYTES = 500_000, 1_000_000
+
+# Where none of these is, there is nothing to read: the parser takes a third of a second to be imported.
+_NEEDS_PARSER = re.compile(r"""[;'"`]|--|/\*""")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENDS_A_NAME = re.compile(r"""[\w`)\]'"]""")
+_LEADING_COMMENTS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
+
+# How statements begin that only change a session, which DLI does not keep; and what to write instead.
+_TABLE = "use a common table expression (WITH), or a table that a later statement drops"
+_OF_A_SESSION = {
+    "SET": "put the setting into conf",
+    "RESET": "leave the setting out of conf",
+    "USE": "give the database as `database`, or in front of the table names",
+    "CREATE TEMPORARY": _TABLE,
+    "CREATE TEMP": _TABLE,
+    "CREATE OR REPLACE TEMPORARY": _TABLE,
+    "CREATE OR REPLACE TEMP": _TABLE,
+    "CREATE GLOBAL TEMPORARY": _TABLE,
+    "CACHE": "write what is used several times into a table",
+}
+
+
+def statements(sql: object, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> list[str]:
+    """
+    Return the statements of a script, with the parameters in them as literals.
+
+    :param sql: A statement, a script whose statements are separated by semicolons, or a list of these.
+    :param parameters: Values of ``:name`` by name, or of each ``?`` in order. None leaves both as they are. See
+        :func:`literal`.
+    :raises DliValueError: There is no statement, one of them cannot be used, or the parameters do not match.
+    """
+    found: list[str] = []
+    for text in _texts(sql):
+        found += _split(text, len(found))
+    if not found:
+        raise DliValueError("sql is empty: give a SQL statement. (Comments alone are none.)", field="sql")
+    if parameters is not None:
+        found = _bound(found, parameters)
+    for number, statement in enumerate(found, 1):
+        if len(statement) > MAX_CHARACTERS or len(statement.encode()) > MAX_BYTES:
+            raise DliValueError(
+                f"sql: statement {number} has {len(statement):,} characters; DLI takes at most {MAX_CHARACTERS:,}, and "
+                "less than 1 MB. Put long lists of values into a table.",
+                field="sql",
+            )
+    return found
+
+
+def without_effect(statement: str) -> str | None:
+    """Tell what to write instead of a statement that has an effect only in a session, which DLI does not keep."""
+    start = _LEADING_COMMENTS.match(statement)
+    words = statement[start.end() if start else 0 :][:100].upper().split()
+    return next(
+        (instead for first, instead in _OF_A_SESSION.items() if words[: len(first.split())] == first.split()), None
+    )
+
+
+def literal(value: object) -> str:
+    """
+    Write a value as DLI's SQL does.
+
+    :param value: None, a bool, an int, a float, a Decimal, text, bytes, a UUID, a date or a datetime; or a list, tuple
+        or set of these, which becomes what ``IN`` takes: ``(1, 2)``.
+    :raises TypeError: It has another type.
+    :raises ValueError: It is an empty list, or no number.
+    """
+    from sqlglot import exp
+
+    if isinstance(value, (list, tuple, set, frozenset)):
+        if not value:
+            raise ValueError("is an empty list, which IN does not take")
+        return f"({', '.join(literal(one) for one in value)})"
+    if isinstance(value, UUID):
+        value = str(value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise ValueError(f"is {value}, which no DECIMAL is")
+        return exp.Literal.number(f"{value:f}").sql("spark")
+    if isinstance(value, float):
+        # 1.5 alone is a DECIMAL.
+        names = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
+        return exp.cast(exp.Literal.string(names.get(repr(value), repr(value))), "double").sql("spark")
+    if isinstance(value, str):
+        return exp.Literal.string(value).sql("spark")
+    if value is None or isinstance(value, (bool, int, bytes, date, datetime)):
+        return exp.convert(value).sql("spark")
+    raise TypeError(f"has the type {type(value).__name__}, which cannot be written as SQL")
+
+
+def _texts(sql: object) -> Iterator[str]:
+    several = sql if isinstance(sql, (list, tuple)) else [sql]
+    for text in several:
+        if not isinstance(text, str):
+            raise DliValueError(
+                f"sql must be SQL text, or a list of such texts, not a {type(text).__name__}.", field="sql"
+            )
+        yield text
+
+
+def _split(text: str, before: int) -> Iterator[str]:
+    """Return the statements of a text, with the comments around them; so many statements came before it."""
+    if not _NEEDS_PARSER.search(text):
+        if text.strip():
+            yield text
+        return
+    start, is_statement, is_script = 0, False, False
+    for token in _tokens(text, before):
+        if token.token_type.name != "SEMICOLON":
+            is_statement = True
+            continue
+        if is_statement:
+            yield text[start : token.start].strip()
+        start, is_statement, is_script = token.end + 1, False, True
+    if is_statement:
+        # Text without a semicolon is sent exactly as it was written.
+        yield text[start:].strip() if is_script else text
+
+
+def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any]) -> list[str]:
+    """Put the parameters into the statements."""
+    if not isinstance(parameters, Mapping) and (
+        isinstance(parameters, (str, bytes)) or not isinstance(parameters, Sequence)
+    ):
+        raise DliValueError(
+            f"parameters must be a dict or a list, not a {type(parameters).__name__}.", field="parameters"
+        )
+    named = isinstance(parameters, Mapping)
+    values = dict(parameters) if isinstance(parameters, Mapping) else dict(enumerate(parameters))
+    literals = {key: _literal(key, value) for key, value in values.items()}
+    used: set[object] = set()
+    bound = []
+    for number, statement in enumerate(found, 1):
+        pieces, end = [], 0
+        for start, stop, name in _places(statement, named):
+            key: object = name if named else len(used)
+            if key not in literals:
+                what = f"has no value for :{name}" if named else f"has {len(literals)} values, and there are more ?"
+                raise DliValueError(f"parameters {what} of statement {number}.", field="parameters")
+            used.add(key)
+            pieces += [statement[end:start], literals[key]]
+            end = stop
+        bound.append("".join([*pieces, statement[end:]]))
+    if unused := [str(key) for key in literals if key not in used]:
+        what = (
+            f"has {', '.join(unused)}, and no statement has :{unused[0]}"
+            if named
+            else (f"has {len(literals)} values, and there are only {len(used)} ?")
+        )
+        raise DliValueError(f"parameters {what}.", field="parameters")
+    return bound
+
+
+def _literal(key: object, value: object) -> str:
+    try:
+        return literal(value)
+    except (TypeError, ValueError) as error:
+        raise DliValueError(f"parameters: the value of {key} {error}.", field="parameters") from error
+
+
+def _places(statement: str, named: bool) -> Iterator[tuple[int, int, str]]:
+    """Return where parameters stand: start, end, name."""
+    before = -1
+    for token in _tokens(statement):
+        kind = token.token_type.name
+        if not named and kind == "PLACEHOLDER":
+            yield token.start, token.end + 1, "?"
+        # `struct<a:int>` and `column:field` have none.
+        is_inner = before == token.start and _ENDS_A_NAME.match(statement, before - 1)
+        if named and kind == "COLON" and not is_inner and (name := _NAME.match(statement, token.end + 1)):
+            yield token.start, name.end(), name[0]
+        before = token.end + 1
+
+
+def _tokens(text: str, before: int = 0) -> list[Token]:
+    """
+    Return what a text consists of, comments left out.
+
+    :param before: The number of statements before it, for the error.
+    :raises DliValueError: A quote or a comment is not closed.
+    """
+    from sqlglot.errors import TokenError
+
+    try:
+        return _tokenizer()(dialect="spark").tokenize(text)
+    except TokenError as error:
+        # Of a comment, the parser does not say where it began.
+        quote = re.fullmatch(r"Missing .+ from \d+:(\d+)", str(error.__cause__))
+        start, what = (int(quote[1]), "quote") if quote else (_start_of_comment(text), "comment")
+        number = before + 1 + sum(token.token_type.name == "SEMICOLON" for token in _tokens(text[:start]))
+        raise DliValueError(
+            f"sql: statement {number} has a {what} that is not closed, in line {1 + text.count(chr(10), 0, start)}: "
+            f"{clean(text[start:], 60)}",
+            field="sql",
+        ) from error
+
+
+def _start_of_comment(text: str) -> int:
+    """Return where a comment begins that is not closed."""
+    start = len(text)
+    while True:
+        start = text.rindex("/*", 0, start)
+        with suppress(DliValueError):
+            _tokens(text[:start])
+            return start
+
+
+@cache
+def _tokenizer() -> type[Tokenizer]:
+    from sqlglot.dialects.spark import Spark
+
+    class WithoutCommands(Spark.Tokenizer):
+        # Of these, it would return the rest of the statement as one piece.
+        COMMANDS: ClassVar = set()
+
+    return WithoutCommands
