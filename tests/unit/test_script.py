@@ -12,7 +12,7 @@ from decimal import Decimal
 import duckdb
 import pytest
 import sqlglot
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_dli.api.script import literal, statements, without_effect
@@ -43,6 +43,7 @@ class TestSplit:
     def test_at_semicolons_that_end_a_statement(self, sql, expected):
         assert statements(sql) == expected
 
+    @settings(deadline=None)
     @given(st.lists(STATEMENTS, min_size=1, max_size=6))
     def test_what_is_joined_is_split_again(self, several):
         assert statements(" ;\n".join(several) + ";") == several
@@ -135,6 +136,7 @@ class TestParameters:
             statements(sql, parameters)
         assert raised.value.field == "parameters"
 
+    @settings(deadline=None)
     @given(
         st.none()
         | st.booleans()
