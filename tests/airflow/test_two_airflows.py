@@ -32,7 +32,7 @@ def test_a_next_try_in_one_leaves_the_job_of_the_other_alone(
     run_id = f"two-airflows.{kill}"
     job_of = {}
     for each in (airflow, other):
-        dli.will(matching=f"'case {run_id}'", run_for=45)
+        dli.will(matching=f"'case {run_id}'", run_for=25)
         each.api.wait_for_dag(DAG)
         each.api.trigger(DAG, run_id=run_id)
         found = {job.job_id for job in job_of.values()}
