@@ -131,6 +131,9 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
+        "task-decorators": [
+            {"name": "dli_sql", "class-name": "airflow_provider_dli.decorators.dli.dli_sql_task"},
+        ],
         "extra-links": ["airflow_provider_dli.links.dli.DliJobLink"],
         "config": {
             "dli": {

@@ -15,6 +15,7 @@ from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
+from airflow_provider_dli.api.rows import Rows, column
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
@@ -25,21 +26,11 @@ _SUBMIT_TIMEOUT = 150.0
 # The most that DLI puts on one page.
 PAGE_SIZE = 100
 
+#: The queue that DLI takes when none is named.
+DEFAULT_QUEUE = "default"
+
 # The setting after which DLI cancels a job by itself, in seconds.
 _JOB_TIMEOUT = "dli.sql.job.timeout"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """
-    First rows of a result.
-
-    :param columns: Column names with DLI's type names, such as ``("id", "int")``.
-    :param rows: Values in the order of the columns.
-    """
-
-    columns: list[tuple[str, str]]
-    rows: list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -206,10 +197,13 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
     """
 
     def read(answer: Answer) -> Rows:
-        schema, rows = answer.body.get("schema") or [], answer.body.get("rows") or []
+        columns = [column(shown) for shown in answer.body.get("schema") or []]
+        rows = answer.body.get("rows") or []
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             raise TypeError("the rows are no arrays")
-        return Rows(columns=[_column(column) for column in schema], rows=rows)
+        if any(len(row) != len(columns) for row in rows):
+            raise ValueError("a row has more or fewer values than there are columns")
+        return Rows(columns, rows)
 
     return Call(
         f"preview of SQL job {job_id}",
@@ -370,13 +364,9 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         start_time=answers.moment(body.get("start_time")),
         duration=answers.duration(body.get("duration")),
         result_count=answers.count(body.get("result_count")),
+        input_size=answers.count(body.get("input_size")),
         tags=answers.tags(body.get("tags")),
     )
-
-
-def _column(column: Mapping[str, Any]) -> tuple[str, str]:
-    (name, kind), *_ = column.items()
-    return name, str(kind)
 
 
 def _state(status: str) -> JobState:

@@ -86,7 +86,7 @@ class DliHook(BaseHook):
         does no harm. A void token is renewed once, and the connection is read again once when its credentials are
         refused; a refused signature is never repeated, for that locks the key.
 
-        :param call: The call, such as ``sql.preview(job_id)``.
+        :param call: The call, such as ``sql.progress(job_id)``.
         :param give_up_after: Seconds after which no further try is started, 0 for a single one. Default 60.
         :raises DliError: It failed; the subclass says in what way.
         """

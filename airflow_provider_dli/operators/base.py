@@ -126,8 +126,12 @@ class DliJobOperator(DliOperator):
         """Whether the task creates its job; else it starts one that exists."""
         return True
 
-    def finish(self, client: DliClient, job: Job) -> None:
-        """Do what is left to be done once the job is what the task waits for."""
+    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
+        """
+        Do what is left to be done once the job is what the task waits for.
+
+        :param ti: Airflow's task instance.
+        """
 
     def work(self, connection: DliConnection) -> Work:
         """

@@ -241,7 +241,7 @@ class DliStartFlinkJobOperator(DliJobOperator):
             existing_job_id=str(checks.job_number(self.job_id)), resume_savepoint=self.resume_savepoint
         )
 
-    def finish(self, client: DliClient, job: Job) -> None:
+    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
         """Delete the job, where that is asked for."""
         if not self.delete_on_finish:
             return

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.api import checks, script
 from airflow_provider_dli.api import sql as api
+from airflow_provider_dli.api.rows import MOST_ROWS, Rows
+from airflow_provider_dli.api.sql import DEFAULT_QUEUE
 from airflow_provider_dli.operators.base import DliJobOperator
 
 if TYPE_CHECKING:
+    from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.job import Job
+
+# How many rows of a result are shown in the log.
+_SHOWN_ROWS = 10
 
 
 class DliSubmitSqlJobOperator(DliJobOperator):
@@ -33,6 +40,9 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     :param parameters: Values for ``:name`` in the statements, by name; or a list, for each ``?`` in order. They are put
         in as literals by a SQL parser, so a value cannot change what the statement does; a template can. Text, numbers,
         decimals, dates, times, bytes, None, and lists for ``IN``. Default: none. (templated)
+    :param fetch_result: Number of rows of the last statement's result to push as XCom ``result``, 1 to 1,000: a list of
+        dicts, with Python's types. A few are shown in the log. DLI shows no rows of its queue ``default``. Default:
+        none. (templated)
     :param database: Database of unqualified names; default is the connection's ``default_database``. (templated)
     :param queue_name: Queue of type ``sql``; default is the connection's ``default_queue``, then DLI's queue
         ``default``. (templated)
@@ -62,6 +72,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     template_fields: Sequence[str] = (
         "sql",
         "parameters",
+        "fetch_result",
         "database",
         "queue_name",
         "conf",
@@ -78,6 +89,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         *,
         sql: str | Sequence[str],
         parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        fetch_result: int | None = None,
         database: str | None = None,
         queue_name: str | None = None,
         conf: Mapping[str, Any] | None = None,
@@ -87,6 +99,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         super().__init__(**kwargs)
         self.sql = sql
         self.parameters = parameters
+        self.fetch_result = fetch_result
         self.database = database
         self.queue_name = queue_name
         self.conf = conf
@@ -100,6 +113,10 @@ class DliSubmitSqlJobOperator(DliJobOperator):
                 "wait_for_completion",
                 f"cannot be False, for sql has {len(statements)} statements: each waits for the one before it.",
             )
+        queue_name = self.queue_name or connection.default_queue
+        if self.fetch_result is not None:
+            checks.whole_number("fetch_result", self.fetch_result, 1, MOST_ROWS)
+            self._refuse_default_queue(queue_name)
         # Not again after a deferral.
         for number, statement in enumerate(statements if self.job_id is None else (), 1):
             if instead := script.without_effect(statement):
@@ -110,9 +127,28 @@ class DliSubmitSqlJobOperator(DliJobOperator):
             api.SqlWork(
                 statement,
                 database=self.database or connection.default_database,
-                queue_name=self.queue_name or connection.default_queue,
+                queue_name=queue_name,
                 conf=checks.mapping("conf", self.conf),
                 tags=checks.mapping("tags", self.tags),
             )
             for statement in statements
         ]
+
+    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
+        """Push the first rows of the result, where that is asked for."""
+        if self.fetch_result is None:
+            return
+        queue_name = self.queue_name or client.connect().default_queue
+        found = client.send(api.preview(job.id, rows=int(self.fetch_result), queue_name=queue_name))
+        # DLI may not know how many were asked for.
+        result = Rows(found.columns, found.rows[: int(self.fetch_result)])
+        ti.xcom_push(key="result", value=result.records())
+        self.log.info("The first rows of the result:\n%s", result.shown(_SHOWN_ROWS))
+
+    def _refuse_default_queue(self, queue_name: str | None) -> None:
+        if (queue_name or DEFAULT_QUEUE).lower() == DEFAULT_QUEUE:
+            raise checks.refuse(
+                "queue_name",
+                f"must be given with fetch_result, and not be {DEFAULT_QUEUE!r}: DLI shows no rows of that queue. Name "
+                "a queue of type sql, or export the result.",
+            )

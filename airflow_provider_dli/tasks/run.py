@@ -205,7 +205,7 @@ class JobRun:
 
     def _finished(self, client: DliClient, job: Job) -> str:
         if self._task.wait_for_completion:
-            self._task.finish(client, job)
+            self._task.finish(client, job, self._ti)
         return job.id
 
     def _see_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:

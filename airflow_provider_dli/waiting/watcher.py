@@ -158,8 +158,8 @@ class WatchedJob:
         if job.status == self._status:
             return False
         self._status = job.status
-        took = f" after {job.duration.total_seconds():.1f} s" if job.duration and not job.state.is_active else ""
-        self._say("info", "%s is %s%s", job, job.status, took)
+        figures = f" ({job.figures})" if job.figures and not job.state.is_active else ""
+        self._say("info", "%s is %s%s", job, job.status, figures)
         if job.state is JobState.UNKNOWN:
             unknown = "%s: this provider does not know the state %r; it counts as active."
             self._say("warning", unknown, job, job.status)

@@ -27,14 +27,14 @@ UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.mark.parametrize("auth_type", ["password", "ak_sk"])
-def test_a_statement_runs_and_its_rows_come_back(connect, auth_type):
+def test_a_statement_runs_and_its_rows_come_back(dli_local, connect, auth_type):
     hook = connect(auth_type)
-    job = hook.submit_sql_job("select 40 + 2 as answer", queue_name="default", tags={"team": "sales"})
+    job = hook.submit_sql_job("select 40 + 2 as answer", queue_name="sql", tags={"team": "sales"})
     done = hook.wait_for_job(job.id, poll_interval=0.1).require()
     assert done.tags == {"team": "sales"}
     assert done.job_type == "QUERY"
     assert done.duration is not None
-    assert hook.send(sql.preview(job.id)).rows == [[42]]
+    assert hook.send(sql.preview(job.id, queue_name="sql")).rows == [[42]]
 
 
 def test_the_other_calls_of_the_chapter(hook):

@@ -20,6 +20,7 @@ PACKAGE = Path(airflow_provider_dli.__file__).parent
 
 # The rooms: each may import those after it, never one before.
 ROOMS = [
+    "decorators",
     "operators",
     "sensors",
     "sweep",

@@ -30,6 +30,12 @@ class Settings(BaseModel):
     dcl_mode: Literal["sync", "flag"] = Field(
         "sync", description="DCL is always synchronous, or follows dli.sql.sqlasync.enabled like DDL."
     )
+    preview_on_default: Literal["refused", "works"] = Field(
+        "refused", description="Preview of a result by the queue default, or by none: 400 DLI.0007, or the rows."
+    )
+    columns: Literal["map", "fields"] = Field(
+        "map", description="A column of a result as {name: type}, or as an object with the fields name and type."
+    )
     list_lag: Seconds = Field(0, description="Seconds until a new job shows up in the list.")
     launch_delay: Seconds = Field(0, description="Seconds that every job stays LAUNCHING at least.")
     sync_limit: Seconds = Field(120, description="Seconds after which a synchronous call is cut off.")
@@ -101,7 +107,7 @@ class Settings(BaseModel):
     )
     lock_seconds: Seconds = Field(300, description="How long the access key stays locked.")
     queues: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        default_factory=lambda: {"default": 16},
+        default_factory=lambda: {"default": 16, "sql": 16},
         description="SQL queues: name to number of jobs that run at a time; the rest wait in LAUNCHING. Beside them "
         "there are always `default`, which takes every kind of job, and `general`.",
     )

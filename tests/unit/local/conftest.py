@@ -78,4 +78,6 @@ def token(dli_server):
 
 @pytest.fixture
 def wire(dli_local, token):
+    # So that not every test needs a queue of its own.
+    dli_local.settings(preview_on_default="works")
     return Wire(dli_local, token)

@@ -253,6 +253,19 @@ class TestExport:
 
 
 class TestPreview:
+    @pytest.mark.parametrize("query", [{}, {"queue-name": "default"}])
+    def test_the_queue_default_shows_no_rows(self, dli_local, token, query):
+        wire = Wire(dli_local, token)
+        job_id = wire.run("SELECT 1")["job_id"]
+        answer = wire.get(f"jobs/{job_id}/preview", params=query)
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "DLI.0007")
+        assert answer.json()["error_msg"] == "Do not support use default queue to getJobResult"
+
+    def test_a_column_as_fields(self, dli_local, wire):
+        dli_local.settings(columns="fields")
+        job_id = wire.run("SELECT 1 AS one")["job_id"]
+        assert wire.get(f"jobs/{job_id}/preview").json()["schema"] == [{"name": "one", "type": "int"}]
+
     @pytest.mark.parametrize("sql", [LONG, "SELECT * FROM nowhere", "INSERT INTO nowhere SELECT 1"])
     def test_a_job_without_a_result(self, wire, sql):
         job_id = wire.start(sql)

@@ -63,7 +63,7 @@ async def submit(service: Service, body: SubmitBody) -> Response:
     content: dict[str, Any] = {"job_id": job.job_id, "job_type": job.job_type, "job_mode": job.job_mode}
     if job.job_mode == "sync":
         await _wait_for(service, job)
-        content |= {"schema": schema(job), "rows": job.result.rows}
+        content |= {"schema": schema(service, job), "rows": job.result.rows}
     return success(service, **content)
 
 
@@ -153,18 +153,29 @@ def job_status(job: SqlJob) -> dict[str, Any]:
     }
 
 
-def schema(job: SqlJob) -> list[dict[str, str]]:
+def schema(service: Service, job: SqlJob) -> list[dict[str, str]]:
     """The result's columns as preview and submit show them."""
+    if service.settings.columns == "fields":
+        return [{"name": column.name, "type": column.type} for column in job.result.columns]
     return [{column.name: column.type} for column in job.result.columns]
 
 
 def _played(job: SqlJob, script: Script) -> Work:
     async def work() -> str:
         message = await play(job, script)
-        job.result = Result(rows=script.rows, count=len(script.rows))
+        job.result = Result(columns=_columns_of(script.rows), rows=script.rows, count=len(script.rows))
         return message
 
     return work
+
+
+def _columns_of(rows: list[list[Any]]) -> list[Column]:
+    """Columns for the rows of a script, which says nothing of them: ``c1``, ``c2`` and so on."""
+    kinds = {bool: ("boolean", "boolean"), int: ("bigint", "long"), float: ("double", "double")}
+    return [
+        Column(f"c{number}", *kinds.get(type(value), ("string", "string")))
+        for number, value in enumerate(rows[0] if rows else [], 1)
+    ]
 
 
 def _run(service: Service, job: SqlJob, statement: Statement) -> Work:

@@ -10,6 +10,7 @@ from airflow_provider_dli.local.dli.bodies import ExportBody
 from airflow_provider_dli.local.dli.chapters.sql_jobs import find, schema
 from airflow_provider_dli.local.dli.engine.obs import ObsError, check_name
 from airflow_provider_dli.local.dli.jobs.job import Stage
+from airflow_provider_dli.local.dli.jobs.queue_book import DEFAULT
 from airflow_provider_dli.local.dli.jobs.sql_job import SqlJob
 from airflow_provider_dli.local.dli.jobs.threads import run_interruptibly
 from airflow_provider_dli.local.dli.replies import RefusedError
@@ -26,8 +27,8 @@ async def preview(
     """
     :raises RefusedError: for a job that has no result.
     """
-    if queue is not None:
-        service.queue(queue)
+    if service.queue(queue or DEFAULT) == DEFAULT and service.settings.preview_on_default == "refused":
+        raise RefusedError(400, "DLI.0007", "Do not support use default queue to getJobResult")
     job = find(service, job_id)
     if job.job_type not in ("QUERY", "DDL", "DCL"):
         raise RefusedError(400, "DLI.0007", f"A job of type {job.job_type} has no result to show.")
@@ -39,7 +40,7 @@ async def preview(
         job_type=job.job_type,
         row_count=job.result.count,
         input_size=job.result.input_size,
-        schema=schema(job),
+        schema=schema(service, job),
         rows=job.result.rows[:size],
     )
 

@@ -1,0 +1,72 @@
+"""The decorator ``@task.dli_sql``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    DecoratedOperator,
+    context_merge,
+    determine_kwargs,
+    task_decorator_factory,
+)
+
+from airflow_provider_dli.operators.sql import DliSubmitSqlJobOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+
+    from airflow_provider_dli.api.sql import SqlWork
+    from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.tasks.run import JobRun
+
+
+class _DliSqlDecoratedOperator(DecoratedOperator, DliSubmitSqlJobOperator):
+    """A task whose function returns what :class:`.DliSubmitSqlJobOperator` takes as ``sql``."""
+
+    template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *DliSubmitSqlJobOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **DliSubmitSqlJobOperator.template_fields_renderers,
+    }
+    custom_operator_name = "@task.dli_sql"
+    # So that the UI shows the statement among the rendered fields.
+    overwrite_rtif_after_execution = True
+
+    def __init__(
+        self,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, sql="", **kwargs)
+        self._context: Context | None = None
+
+    def works(self, connection: DliConnection) -> Sequence[SqlWork]:
+        """Call the function, and return the statements."""
+        context: Any = self._context
+        context_merge(context, self.op_kwargs)
+        arguments = determine_kwargs(self.python_callable, self.op_args, context)
+        self.sql = self.python_callable(*self.op_args, **arguments)
+        return super().works(connection)
+
+    def _run(self, context: Context) -> JobRun:
+        self._context = context
+        return super()._run(context)
+
+
+def dli_sql_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+    """
+    Make a function a task that runs the SQL it returns: a statement, a script, or a list of these.
+
+    What the function returns is no template. After a deferral between two statements it is called again, and has to
+    return as many statements.
+
+    :param python_callable: The function.
+    :param kwargs: All parameters of :class:`.DliSubmitSqlJobOperator` but ``sql``.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable, decorated_operator_class=_DliSqlDecoratedOperator, **kwargs
+    )

@@ -1,0 +1,175 @@
+"""Rows of a result: what the operator makes of them, over HTTP against the local DLI, and of odd values."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk.serde import deserialize, serialize
+from fakes import TaskInstance, context_of, deferral_of, execute, resume
+
+from airflow_provider_dli.api.rows import Rows, column
+from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
+
+TYPES = """
+    SELECT 1 AS whole, 1.50 AS dec, cast(0.5 AS DOUBLE) AS dbl, date'2026-01-02' AS d, 'it\\'s' AS s, true AS b,
+    timestamp'2026-01-02 03:04:05.123' AS ts, cast(NULL AS DECIMAL(10, 2)) AS nothing, array(1.5, NULL) AS a,
+    named_struct('x', date'2026-01-02', 'y', array(named_struct('z', 0.10))) AS st, map('k', 1.5) AS m
+"""
+VALUES = {
+    "whole": 1,
+    "dec": Decimal("1.50"),
+    "dbl": 0.5,
+    "d": date(2026, 1, 2),
+    "s": "it's",
+    "b": True,
+    "ts": datetime(2026, 1, 2, 3, 4, 5, 123000),
+    "nothing": None,
+    "a": [Decimal("1.5"), None],
+    "st": {"x": date(2026, 1, 2), "y": [{"z": Decimal("0.10")}]},
+    "m": {"k": Decimal("1.5")},
+}
+
+
+@pytest.fixture(autouse=True)
+def connected(connect, airflow_says):
+    connect()
+    airflow_says("running")
+
+
+def task_of(sql="SELECT 1", **arguments):
+    arguments = {"poll_interval": 0.1, "queue_name": "sql", "fetch_result": 10, **arguments}
+    return DliSubmitSqlJobOperator(task_id="load", sql=sql, **arguments)
+
+
+def result_of(sql, **arguments):
+    ti = TaskInstance()
+    execute(task_of(sql, **arguments), context_of(ti))
+    return ti.xcoms["result"]
+
+
+class TestOperator:
+    @pytest.mark.parametrize("columns", ["map", "fields"])
+    def test_rows_have_names_and_types(self, dli_local, columns):
+        dli_local.settings(columns=columns)
+        [row] = result_of(TYPES)
+        assert row == VALUES
+        assert {name: type(value) for name, value in row.items()} == {n: type(v) for n, v in VALUES.items()}
+
+    def test_airflow_can_keep_them(self, dli_local):
+        result = result_of(TYPES)
+        assert deserialize(serialize(result)) == result
+
+    def test_a_number_that_json_does_not_have_is_text(self):
+        assert result_of("SELECT cast('NaN' AS DOUBLE) AS a, array(cast('-Infinity' AS DOUBLE)) AS b") == [
+            {"a": "NaN", "b": ["-Infinity"]}
+        ]
+
+    def test_no_more_than_were_asked_for(self, dli_local, capsys):
+        assert result_of("SELECT id FROM range(20)", fetch_result=2) == [{"id": 0}, {"id": 1}]
+        [request] = dli_local.requests(call="preview")
+        assert {"page-size=2", "queue-name=sql"} <= set(request.query.split("&"))
+
+    def test_the_log_shows_a_few(self, capsys):
+        result_of("SELECT id, NULL AS nothing FROM range(200)", fetch_result=50)
+        log = capsys.readouterr().out
+        assert "200 rows" in log
+        assert "| NULL" in log
+        assert "(50 rows, the first 10 are shown)" in log
+
+    def test_of_a_script_it_is_that_of_the_last_statement(self):
+        assert result_of("SELECT 1 AS a; SELECT 2 AS b") == [{"b": 2}]
+
+    def test_after_a_deferral(self, dli_local):
+        dli_local.will(run_for=1, rows=[[1]])
+        context = context_of()
+        deferral = deferral_of(task_of(deferrable=True), context)
+        [job] = dli_local.jobs()
+        dli_local.wait_until(lambda dli: not dli.job(job.job_id).is_active)
+        resume(task_of(deferrable=True), deferral, context)
+        assert "result" in context["ti"].xcoms
+
+    @pytest.mark.parametrize("number", [0, -1, 1001, 1.5, "many", True])
+    def test_a_number_that_dli_does_not_show_is_refused(self, dli_local, number):
+        with pytest.raises(AirflowFailException, match="fetch_result must be a whole number from 1 to 1000"):
+            execute(task_of(fetch_result=number), context_of())
+        assert dli_local.requests(call="submit") == []
+
+    @pytest.mark.parametrize("queue_name", ["default", "Default", None])
+    def test_a_queue_that_shows_no_rows_is_refused(self, dli_local, queue_name):
+        with pytest.raises(
+            AirflowFailException, match="queue_name must be given with fetch_result, and not be 'default'"
+        ):
+            execute(task_of(queue_name=queue_name), context_of())
+        assert dli_local.requests(call="submit") == []
+
+    def test_what_dli_refuses_afterwards_is_passed_on(self):
+        with pytest.raises(DliError, match="DLI.0007"):
+            execute(task_of("CREATE TABLE made (a INT); INSERT INTO made VALUES (1)"), context_of())
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("kind", "shown", "value"),
+        [
+            ("INT", "7", 7),
+            ("bigint", 7.0, 7),
+            ("decimal(10,2)", 1.5, Decimal("1.5")),
+            ("decimal", 10**20, Decimal(10**20)),
+            ("double", "NaN", pytest.approx(float("nan"), nan_ok=True)),
+            ("boolean", "TRUE", True),
+            ("timestamp", "2026-01-02T03:04:05+02:00", datetime.fromisoformat("2026-01-02T03:04:05+02:00")),
+            ("timestamp", 0, datetime(1970, 1, 1, tzinfo=UTC)),
+            ("varchar(10)", 7, "7"),
+            ("binary", "AAE=", "AAE="),
+            ("interval", "1 day", "1 day"),
+            ("array<int>", "[1, 2]", [1, 2]),
+            ("struct<a:int,b:string>", [1, "x"], {"a": 1, "b": "x"}),
+            ("STRUCT<Total:DECIMAL(3,2)>", {"Total": "1.5", "more": 1}, {"Total": Decimal("1.5"), "more": 1}),
+            ("map<string,array<decimal(3,2)>>", '{"k": ["1.50"]}', {"k": [Decimal("1.50")]}),
+            ("nonsense<", "x", "x"),
+            ("", "x", "x"),
+        ],
+    )
+    def test_they_are_read_however_dli_writes_them(self, kind, shown, value):
+        assert Rows([("a", kind)], [[shown], [None]]).typed() == [[value], [None]]
+
+    @pytest.mark.parametrize(
+        ("kind", "shown"),
+        [
+            ("int", "x"),
+            ("int", 1.5),
+            ("int", []),
+            ("decimal(3,2)", "x"),
+            ("date", "yesterday"),
+            ("date", 7),
+            ("timestamp", "x"),
+            ("boolean", "maybe"),
+            ("boolean", 2),
+            ("array<int>", "{}"),
+            ("array<int>", "[1, x"),
+            ("map<string,int>", []),
+            ("struct<a:int>", [1, 2]),
+            ("struct<a:int>", 7),
+        ],
+    )
+    def test_one_that_does_not_fit_is_named(self, kind, shown):
+        with pytest.raises(DliError, match="Row 2 of the result holds .* in column b, which is no "):
+            Rows([("a", "int"), ("b", kind)], [[1, None], [2, shown]]).typed()
+
+    def test_columns_of_the_same_name(self):
+        assert Rows([("a", "int"), ("a", "int"), ("a_2", "int")], [[1, 2, 3]]).records() == [
+            {"a": 1, "a_2": 2, "a_2_2": 3}
+        ]
+
+    def test_a_column_is_read_in_both_spellings(self):
+        assert column({"id": "int"}) == column({"name": "id", "type": "int"}) == ("id", "int")
+        assert column({"name": "string"}) == ("name", "string")
+
+    @pytest.mark.parametrize("shown", [{}, {"a": "int", "b": "int"}, {"name": "id"} | {"type": 7}, {"id": None}])
+    def test_what_is_no_column(self, shown):
+        with pytest.raises(ValueError, match="no name or type"):
+            column(shown)
