@@ -21,14 +21,14 @@ import pytest
 from cryptography.fernet import Fernet
 from lab.airflow import QUICK, LocalAirflow
 
-from airflow_provider_dli.local.demo import example_dags
+from airflow_provider_dli.local.demo import QUEUES, example_dags
 from airflow_provider_dli.local.handle import LocalDli
 
 
 @pytest.fixture(scope="session")
 def dli() -> Iterator[LocalDli]:
     # Canaries: one test looks for them in everything that was written down.
-    with LocalDli.start(password="canary-password-secret", secret_key="canary-key-secret") as dli:
+    with LocalDli.start(password="canary-password-secret", secret_key="canary-key-secret", queues=QUEUES) as dli:
         yield dli
 
 

@@ -31,6 +31,8 @@ RUN_FOR = 2.0
 """Seconds that the job may run before it is killed."""
 
 STEP_TIMEOUT = 60.0
+# Jobs that run at a time, by queue; DLI shows no rows of jobs on the queue "default", so an example uses the other one.
+QUEUES = {"default": 16, "sql": 16}
 """Seconds that a step may take: from the trigger to a RUNNING job, from the kill to its end."""
 
 
@@ -145,7 +147,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
     with _Progress(console) as progress, contextlib.ExitStack() as stack:
         progress("Local DLI: starting")
-        dli = stack.enter_context(LocalDli.start(args.dli_port or 0))
+        dli = stack.enter_context(LocalDli.start(args.dli_port or 0, queues=QUEUES))
         progress(f"Local DLI: ready on {dli.url}")
         airflow = AirflowLauncher(example_dags(), env=dli.connection_env(), port=args.airflow_port, report=progress)
         stack.enter_context(airflow)

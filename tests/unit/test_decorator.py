@@ -10,7 +10,8 @@ from airflow_provider_dli.exceptions import DliJobError
 
 
 @pytest.fixture(autouse=True)
-def connected(connect, airflow_says):
+def connected(dli_local, connect, airflow_says):
+    dli_local.settings(queues={"default": 16, "sql": 4})
     connect()
     airflow_says("running")
 

@@ -28,6 +28,7 @@ UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
 
 @pytest.mark.parametrize("auth_type", ["password", "ak_sk"])
 def test_a_statement_runs_and_its_rows_come_back(dli_local, connect, auth_type):
+    dli_local.settings(queues={"default": 16, "sql": 4})
     hook = connect(auth_type)
     job = hook.submit_sql_job("select 40 + 2 as answer", queue_name="sql", tags={"team": "sales"})
     done = hook.wait_for_job(job.id, poll_interval=0.1).require()

@@ -35,7 +35,8 @@ VALUES = {
 
 
 @pytest.fixture(autouse=True)
-def connected(connect, airflow_says):
+def connected(dli_local, connect, airflow_says):
+    dli_local.settings(queues={"default": 16, "sql": 4})
     connect()
     airflow_says("running")
 

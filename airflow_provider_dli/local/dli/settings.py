@@ -107,7 +107,7 @@ class Settings(BaseModel):
     )
     lock_seconds: Seconds = Field(300, description="How long the access key stays locked.")
     queues: dict[str, Annotated[int, Field(ge=0)]] = Field(
-        default_factory=lambda: {"default": 16, "sql": 16},
+        default_factory=lambda: {"default": 16},
         description="SQL queues: name to number of jobs that run at a time; the rest wait in LAUNCHING. Beside them "
         "there are always `default`, which takes every kind of job, and `general`.",
     )

@@ -86,8 +86,6 @@ class Stage:
         alone = [case for case in cases if case.path.alone]
         for dag_id in {case.dag for case in (*together, *alone)}:
             self.airflow.api.wait_for_dag(dag_id)
-        if warm_up := next((case.dag for case in (*together, *alone) if case.path.deferred), None):
-            self._warm_up(warm_up)
         with ThreadPoolExecutor(self._side_by_side) as threads:
             outcomes = [outcome for each in threads.map(self._play_again_if_need_be, together) for outcome in each]
         # One path for all kinds at the same time.
@@ -106,12 +104,6 @@ class Stage:
             return outcomes
         again = self.play_together([replace(case, suffix=f"{case.suffix}-again") for case in cases])
         return [replace(outcome, name=case.name) for outcome, case in zip(again, cases, strict=True)]
-
-    def _warm_up(self, dag_id: str) -> None:
-        """Have a task wait in the triggerer, whose first question to Airflow takes many seconds."""
-        self.dli.will(matching="warm-up", run_for=3)
-        run_id = self.airflow.api.trigger(dag_id, run_id="warm-up")
-        self.airflow.api.wait_for_state(dag_id, run_id, timeout=120)
 
     def jobs(self, run_id: str) -> list[LocalJob]:
         """The DLI jobs of a DAG run, oldest first."""

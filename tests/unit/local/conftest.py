@@ -13,6 +13,8 @@ class Wire:
 
     def __init__(self, dli, token=None):
         self.dli = dli
+        # So that not every test needs a queue of its own.
+        dli.settings(preview_on_default="works")
         self.http = requests.Session()
         self.http.headers["X-Auth-Token"] = token or get_token(dli).headers["X-Subject-Token"]
 
@@ -78,6 +80,4 @@ def token(dli_server):
 
 @pytest.fixture
 def wire(dli_local, token):
-    # So that not every test needs a queue of its own.
-    dli_local.settings(preview_on_default="works")
     return Wire(dli_local, token)

@@ -73,7 +73,6 @@ quick = hypothesis.settings(
 def finished(dli_server):
     """A server with a finished query, whose preview and export have something to give."""
     dli_server.reset()
-    dli_server.settings(preview_on_default="works")
     wire = Wire(dli_server)
     return wire, wire.run("SELECT id FROM range(3)")["job_id"]
 
@@ -123,7 +122,6 @@ well_formed_flink.config.generation.update(modes=[schemathesis.GenerationMode.PO
 def flink_job(dli_server):
     """A server with a Flink job that can be run and stopped, in whatever state it is."""
     dli_server.reset()
-    dli_server.settings(preview_on_default="works")
     wire = Wire(dli_server)
     body = {"name": "jar", "queue_name": "default", "entrypoint": "obs://bucket/a.jar"}
     return wire, wire.call("POST", "streaming/flink-jobs", json=body).json()["job"]["job_id"]
@@ -162,7 +160,6 @@ well_formed_spark.config.generation.update(modes=[schemathesis.GenerationMode.PO
 def batch(dli_server):
     """A server with a batch, which one of the requests will cancel."""
     dli_server.reset()
-    dli_server.settings(preview_on_default="works")
     wire = Wire(dli_server)
     return wire, wire.call("POST", "batches", version="v2.0", json={"file": "group/a.jar"}).json()["id"]
 

@@ -256,6 +256,7 @@ class TestPreview:
     @pytest.mark.parametrize("query", [{}, {"queue-name": "default"}])
     def test_the_queue_default_shows_no_rows(self, dli_local, token, query):
         wire = Wire(dli_local, token)
+        dli_local.settings(preview_on_default="refused")
         job_id = wire.run("SELECT 1")["job_id"]
         answer = wire.get(f"jobs/{job_id}/preview", params=query)
         assert (answer.status_code, answer.json()["error_code"]) == (400, "DLI.0007")

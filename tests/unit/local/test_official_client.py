@@ -87,7 +87,7 @@ def test_export(client):
 def test_check_sql_and_queues(client):
     body = model.CheckSqlRequestBody(sql="SELECT 1", currentdb="default")
     assert client.check_sql(model.CheckSqlRequest(body=body)).job_type == "QUERY"
-    assert [queue.queue_name for queue in client.list_queues(model.ListQueuesRequest()).queues] == ["default", "sql"]
+    assert [queue.queue_name for queue in client.list_queues(model.ListQueuesRequest()).queues] == ["default"]
     assert client.show_queue(model.ShowQueueRequest(queue_name="default")).queue_name == "default"
 
 

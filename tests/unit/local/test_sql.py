@@ -21,6 +21,7 @@ def obs_server(tmp_path_factory):
 def tables(obs_server):
     wire, folder = obs_server
     wire.dli.reset()
+    wire.dli.settings(preview_on_default="works")
     for bucket in folder.iterdir():
         shutil.rmtree(bucket)
     return wire

@@ -1,0 +1,28 @@
+"""Example DAGs on a real Airflow, as they stand."""
+
+from __future__ import annotations
+
+import pytest
+from lab.airflow import LocalAirflow
+
+from airflow_provider_dli.local.handle import LocalDli
+
+pytestmark = pytest.mark.matrix
+
+
+def test_a_script_and_its_result(airflow: LocalAirflow, dli: LocalDli) -> None:
+    airflow.api.wait_for_dag("dli_script")
+    run_id = airflow.api.trigger("dli_script")
+    assert airflow.api.wait_for_state("dli_script", run_id, timeout=120) == "success"
+    states = {task["task_id"]: task["state"] for task in airflow.api.task_instances("dli_script", run_id)}
+    assert states == {
+        "load": "success",
+        "count_orders": "success",
+        "choose": "success",
+        "report": "success",
+        "nothing_to_do": "skipped",
+    }
+    assert airflow.api.xcom("dli_script", run_id, "report") == "2 orders, 3.75 in all"
+    jobs = [job for job in dli.jobs() if job.tags.get("airflow_run") == run_id]
+    assert [job.status for job in jobs] == ["FINISHED"] * 3
+    assert max(jobs, key=lambda job: job.submitted_at).statement.endswith("region IN ('north; east', 'south')")
