@@ -152,6 +152,7 @@ class TestNextTry:
         run(ti=TaskInstance(try_number=2))
         assert ran(dli_local) == [("'one;'", "FINISHED"), ("2", "FINISHED"), ("3", "FINISHED")]
 
+    @pytest.mark.matrix
     def test_looks_for_a_statement_that_the_list_does_not_show_yet(self, dli_local):
         dli_local.will(matching="one", run_for=3.5)
         dli_local.will(matching="SELECT 2", run_for=8)
@@ -184,6 +185,7 @@ class TestNextTry:
         assert [word for word, _ in ran(dli_local)] == ["'one;'", "2", "22", "3"]
         assert dict(ran(dli_local))["2"] == "CANCELLED"
 
+    @pytest.mark.matrix
     def test_of_another_task_instance_is_left_alone(self, dli_local, lag):
         dli_local.will(matching="SELECT 2", run_for=3)
         lost_at(dli_local, is_running("SELECT 2"), ti=TaskInstance(map_index=1))
@@ -197,6 +199,7 @@ class TestDeferred:
         """Do not wait in the worker for two seconds first."""
         monkeypatch.setattr("airflow_provider_dli.tasks.run._WORKER_FOR", 0)
 
+    @pytest.mark.matrix
     def test_a_statement_that_is_soon_over_is_waited_for_in_the_worker(self, dli_local, monkeypatch):
         monkeypatch.setattr("airflow_provider_dli.tasks.run._WORKER_FOR", 2)
         dli_local.will(matching="SELECT 2", run_for=4)
@@ -209,6 +212,7 @@ class TestDeferred:
         assert through(dli_local) == 3
         assert [word for word, _ in ran(dli_local)] == ["'one;'", "2", "3"]
 
+    @pytest.mark.matrix
     def test_dag_test_passes_on_nothing_but_the_event(self, dli_local, monkeypatch):
         dli_local.will(run_for=1, times=3)
         assert through(dli_local, crossed=False, monkeypatch=monkeypatch) == 3
