@@ -104,6 +104,7 @@ def tired_hook(connect, monkeypatch):
     [pytest.param(call, marks=[pytest.mark.matrix] * (call in ("list", "preview", "progress"))) for call in CALLS],
 )
 def test_a_call_on_a_bad_day(dli_local, tired_hook, call, fault):
+    dli_local.settings(preview_on_default="works")
     job = tired_hook.submit_sql_job("select 1").id
     tired_hook.wait_for_job(job, poll_interval=0.1)
     if call == "cancel":
