@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
-from airflow_provider_dli.api.rows import Rows, column
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.api.rows import Rows
 
 # The service cuts a synchronous statement after two minutes; a submit must outwait that.
 _SUBMIT_TIMEOUT = 150.0
@@ -197,6 +199,8 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
     """
 
     def read(answer: Answer) -> Rows:
+        from airflow_provider_dli.api.rows import Rows, column
+
         columns = [column(shown) for shown in answer.body.get("schema") or []]
         rows = answer.body.get("rows") or []
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli.api import checks, script
+from airflow_provider_dli.api import checks
 from airflow_provider_dli.api import sql as api
-from airflow_provider_dli.api.rows import MOST_ROWS, Rows
 from airflow_provider_dli.api.sql import DEFAULT_QUEUE
 from airflow_provider_dli.operators.base import DliJobOperator
 
@@ -107,6 +106,10 @@ class DliSubmitSqlJobOperator(DliJobOperator):
 
     def works(self, connection: DliConnection) -> Sequence[api.SqlWork]:
         """Return the statements, with what the connection adds to them."""
+        # Here, for every DAG that is parsed would pay for them.
+        from airflow_provider_dli.api import script
+        from airflow_provider_dli.api.rows import MOST_ROWS
+
         statements = script.statements(self.sql, self.parameters)
         if len(statements) > 1 and not self.wait_for_completion:
             raise checks.refuse(
@@ -138,6 +141,8 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         """Push the first rows of the result, where that is asked for."""
         if self.fetch_result is None:
             return
+        from airflow_provider_dli.api.rows import Rows
+
         queue_name = self.queue_name or client.connect().default_queue
         found = client.send(api.preview(job.id, rows=int(self.fetch_result), queue_name=queue_name))
         # DLI may not know how many were asked for.
