@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
@@ -64,7 +63,7 @@ def statements(sql: object, parameters: Mapping[str, Any] | Sequence[Any] | None
     if parameters is not None:
         found = _bound(found, parameters)
     for number, statement in enumerate(found, 1):
-        if len(statement) > MAX_CHARACTERS or len(statement.encode()) > MAX_BYTES:
+        if len(statement) > MAX_CHARACTERS or len(statement.encode(errors="replace")) > MAX_BYTES:
             raise DliValueError(
                 f"sql: statement {number} has {len(statement):,} characters; DLI takes at most {MAX_CHARACTERS:,}, and "
                 "less than 1 MB. Put long lists of values into a table.",
@@ -211,24 +210,26 @@ def _tokens(text: str, before: int = 0) -> list[Token]:
         return _tokenizer()(dialect="spark").tokenize(text)
     except TokenError as error:
         # Of a comment, the parser does not say where it began.
-        quote = re.fullmatch(r"Missing .+ from \d+:(\d+)", str(error.__cause__))
-        start, what = (int(quote[1]), "quote") if quote else (_start_of_comment(text), "comment")
+        told = re.fullmatch(r"(Missing)?.* from \d+:(\d+)", str(error.__cause__))
+        start = int(told[2]) if told else _start_of_comment(text)
+        what = (
+            "literal that cannot be read"
+            if told and not told[1]
+            else f"{'quote' if told else 'comment'} that is not closed"
+        )
         number = before + 1 + sum(token.token_type.name == "SEMICOLON" for token in _tokens(text[:start]))
         raise DliValueError(
-            f"sql: statement {number} has a {what} that is not closed, in line {1 + text.count(chr(10), 0, start)}: "
+            f"sql: statement {number} has a {what}, in line {1 + text.count(chr(10), 0, start)}: "
             f"{clean(text[start:], 60)}",
             field="sql",
         ) from error
 
 
 def _start_of_comment(text: str) -> int:
-    """Return where a comment begins that is not closed."""
-    start = len(text)
-    while True:
-        start = text.rindex("/*", 0, start)
-        with suppress(DliValueError):
-            _tokens(text[:start])
-            return start
+    """Return where the comments begin of which one is not closed."""
+    closed = _tokenizer()(dialect="spark").tokenize(text + " */" * text.count("/*"))
+    end = max((token.end + 1 for token in closed if token.start < len(text)), default=0)
+    return max(text.find("/*", end), 0)
 
 
 @cache

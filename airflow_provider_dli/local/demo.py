@@ -31,9 +31,10 @@ RUN_FOR = 2.0
 """Seconds that the job may run before it is killed."""
 
 STEP_TIMEOUT = 60.0
-# Jobs that run at a time, by queue; DLI shows no rows of jobs on the queue "default", so an example uses the other one.
-QUEUES = {"default": 16, "sql": 16}
 """Seconds that a step may take: from the trigger to a RUNNING job, from the kill to its end."""
+
+QUEUES = {"default": 16, "sql": 16}
+"""Jobs that run at a time, by queue. DLI shows no rows of jobs on `default`: an example uses the other one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -191,6 +191,8 @@ class JobRun:
             number, started = number + 1, None
             self._task.job_id = None
             self._switch.release()
+            # After a deferral, Airflow would give the statements that are left the whole time again.
+            self._watch_until(deadline)()
 
     def _same_statements(self, client: DliClient, place: Place, deadline: float | None) -> list[ThisTry]:
         """Return the statements again, after a deferral."""
@@ -206,6 +208,7 @@ class JobRun:
     def _finished(self, client: DliClient, job: Job) -> str:
         if self._task.wait_for_completion:
             self._task.finish(client, job, self._ti)
+            self._switch.check()  # killed meanwhile, the task must not end well
         return job.id
 
     def _see_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:

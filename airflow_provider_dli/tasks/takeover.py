@@ -14,7 +14,7 @@ from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.tasks import start
 from airflow_provider_dli.tasks.earlier import Earlier, Verdict, judge
-from airflow_provider_dli.waiting.watcher import wait_until_stopped
+from airflow_provider_dli.waiting.watcher import JobWatcher, wait_until_stopped
 
 if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
@@ -94,8 +94,8 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
 
 def _furthest(found: Iterable[Earlier], mine: identity.Identity, reuse: bool) -> int:
     """Return the index of the last statement that an earlier try came to, for those before it are done."""
-    ours = (earlier.attempt for earlier in found if earlier.attempt.generation == mine.generation)
-    return next((attempt.statement_index for attempt in ours if reuse), 0)
+    ours = (earlier.attempt for earlier in found if reuse and earlier.attempt.generation == mine.generation)
+    return next((attempt.statement_index for attempt in ours), 0)
 
 
 def _earlier(this: ThisTry) -> Query:
@@ -148,8 +148,11 @@ def _is_the_last(this: ThisTry, earlier: Earlier, count: int) -> bool:
     is_last_statement = attempt.statement_index >= count - 1
     is_of_last_try = _is_of(attempt, this.mine, this.mine.try_number - 1)
     if job.state.is_active and not (is_last_statement and is_of_last_try):
-        # What the list shows may be of long ago.
-        job = this.client.job(this.task.job_kind, job.id)
+        # What the list shows may be of long ago. Without an answer, the list is read again.
+        found = JobWatcher(this.client, this.task.job_kind, job.id).look()
+        if found is None:
+            return False
+        job = found
     if job.state.is_success:
         return is_last_statement
     return job.state.is_active or is_of_last_try

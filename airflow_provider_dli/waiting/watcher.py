@@ -90,8 +90,9 @@ def has_to_be_waited_for(
     :param within: How long to look whether the job is over, in seconds.
     """
     end = machine.monotonic() + within
+    watcher = JobWatcher(client, kind, job_id)
     while True:
-        job = JobWatcher(client, kind, job_id).look()
+        job = watcher.look()
         if job is not None and goal.ends_wait(job.state):
             return False
         if machine.monotonic() >= end:

@@ -63,6 +63,8 @@ class TestSplit:
             ("SELECT 1; SELECT `a", "statement 2 has a quote that is not closed, in line 1: `a"),
             (["SELECT 1; SELECT 2", 'SELECT "a'], 'statement 3 has a quote that is not closed, in line 1: "a'),
             ("SELECT 1;\n\n/* a; /* b */", "statement 2 has a comment that is not closed, in line 3: /. a"),
+            ("SELECT 1; SELECT x'GG'", "statement 2 has a literal that cannot be read, in line 1: x'GG'"),
+            ("/* a " * 20_000, "statement 1 has a comment that is not closed, in line 1"),
             (["SELECT 1", f"SELECT {'1' * 500_000}"], "statement 2 has 500,007 characters; DLI takes at most 500,000"),
             (f"SELECT '{'€' * 400_000}'", "statement 1 has 400,009 characters; .* less than 1 MB"),
         ],
