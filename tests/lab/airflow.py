@@ -20,7 +20,8 @@ from lab.components import CELERY_WORKER, TASK_API, CeleryWorker, Component, Tas
 QUICK: Mapping[str, object] = {
     "dag_processor.refresh_interval": 2,
     "dag_processor.bundle_refresh_check_interval": 1,
-    "dag_processor.min_file_process_interval": 5,
+    # A file that changes is read at once. To read the others again takes the machine from the tasks.
+    "dag_processor.min_file_process_interval": 60,
     "scheduler.job_heartbeat_sec": 2,
     "scheduler.scheduler_idle_sleep_time": 0.2,
     "scheduler.task_instance_heartbeat_timeout": 15,

@@ -12,8 +12,19 @@ from functools import partial
 
 import psutil
 import requests
-from lab.components import TASK_API, Component
 
+from kill_matrix.disturbances import (
+    Disturbance,
+    api_server_down,
+    one_of_two_triggerers_lost,
+    scheduler_restarted,
+    swept,
+    triggerer_down,
+    triggerer_down_at_the_timeout,
+    triggerer_frozen,
+    triggerer_killed,
+    triggerer_restarted,
+)
 from kill_matrix.kinds import FLINK, SPARK, SQL, Kind
 from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
 
@@ -32,7 +43,8 @@ class Path:
     :param tries: Tries of the task until the end; the second one runs its own job unless it took over the first. One
         that is played alone may take more: without an API server a try can be over before it has begun.
     :param dag: DAG that the case is a run of.
-    :param alone: Whether other cases cannot go on beside it; it is played at one moment only.
+    :param disturbance: What happens to the tasks of all cases meanwhile; it is played at one moment only.
+    :param by_itself: Whether no other path can be played beside it.
     :param kills: Whether the job shall end.
     :param or_left: Whether it is a matter of luck, and the job may be left to a sweep.
     :param moments: Names of the moments at which it can be played; all by default.
@@ -46,10 +58,16 @@ class Path:
     who: str = "the killed task"
     tries: int = 1
     dag: str = "kill_retried"
-    alone: bool = False
+    disturbance: Disturbance | None = None
+    by_itself: bool = False
     kills: bool = True
     or_left: bool = False
     moments: tuple[str, ...] = ()
+
+    @property
+    def alone(self) -> bool:
+        """Whether other cases cannot go on beside it."""
+        return self.by_itself or self.disturbance is not None
 
     @property
     def deferred(self) -> bool:
@@ -129,6 +147,14 @@ class Case:
         if self.kind.is_launched and self.moment.name in BEFORE_LAUNCH and self.path.name != "supervisor-kill":
             return tuple(job if job == "FINISHED" else "CREATED" for job in jobs)
         return jobs
+
+    @property
+    def may_be(self) -> tuple[tuple[str, ...], ...]:
+        """What the end states of the jobs may be, the most likely first."""
+        if self.moment.name == "answer" and "CREATED" in self.jobs:
+            # A task that was frozen may start its job in the instant before it handles the signal.
+            return self.jobs, tuple("CANCELLED" if job == "CREATED" else job for job in self.jobs)
+        return (self.jobs,)
 
     @property
     def only_a_sweep(self) -> bool:
@@ -224,140 +250,6 @@ def signal_supervisor(number: int) -> Callable[[Run], None]:
 
 def signal_task(number: int) -> Callable[[Run], None]:
     return lambda run: run.task.send_signal(number)
-
-
-def to_each(act: Callable[[Run], None]) -> Callable[[Run], None]:
-    """Do it to all runs that are played together."""
-
-    def path(run: Run) -> None:
-        for each in run.group:
-            each.killed_at = time.time()
-            act(each)
-
-    return path
-
-
-def wait_until_over(run: Run, timeout: float = 90) -> None:
-    for each in run.group:
-        each.until(lambda each=each: each.tasks[0]["state"] in OVER, "the task is over", timeout)  # type: ignore[misc]
-
-
-def wait_for_jobs(run: Run, timeout: float) -> None:
-    run.until(
-        lambda: not any(job.is_active for each in run.group for job in each.jobs), "the job is over", timeout=timeout
-    )
-
-
-def then_sweep(act: Callable[[Run], None]) -> Callable[[Run], None]:
-    """Nobody is left to cancel the job, and then the sweep comes."""
-
-    def path(run: Run) -> None:
-        to_each(act)(run)
-        wait_until_over(run)
-        run.api.wait_for_dag("sweep")
-        sweep = run.api.trigger("sweep")
-        ended = run.api.wait_for_state("sweep", sweep, timeout=120)
-        assert ended == "success", run.api.task_log("sweep", sweep, "cancel")
-
-    return path
-
-
-def restart_scheduler(run: Run) -> None:
-    """A scheduler that is shut down waits for its tasks; this one's goes on meanwhile."""
-    scheduler = run.stage.airflow.component("scheduler")
-    scheduler.process.terminate()
-    wait_for_jobs(run, 60)
-    try:
-        scheduler.wait(20)
-    except TimeoutError:
-        # It waits for ever for workers that other cases have killed. Platforms wait as little.
-        scheduler.kill()
-    scheduler.start()
-    run.stage.airflow.wait_until_healthy("scheduler")
-
-
-def stop_api_server(run: Run) -> None:
-    """Airflow's API server for tasks is away for longer than a supervisor bears."""
-    run.stage.airflow.component(TASK_API).stop()
-    wait_for_jobs(run, 120)
-    start_api_server(run)
-
-
-def terminate_while_api_server_is_down(run: Run) -> None:
-    supervisors = [each.supervisor for each in run.group]
-    run.stage.airflow.component(TASK_API).stop()
-    for each, supervisor in zip(run.group, supervisors, strict=True):
-        each.killed_at = time.time()
-        supervisor.terminate()
-    wait_for_jobs(run, 60)
-    start_api_server(run)
-
-
-def start_api_server(run: Run) -> None:
-    run.stage.airflow.component(TASK_API).start()
-    run.stage.airflow.wait_until_healthy(TASK_API)
-
-
-def restart_triggerer(stop: Callable[[Component], None]) -> Callable[[Run], None]:
-    def restart(run: Run) -> None:
-        triggerer = run.stage.airflow.component("triggerer")
-        stop(triggerer)
-        start_triggerer(run)
-
-    return restart
-
-
-def start_triggerer(run: Run) -> None:
-    run.stage.airflow.component("triggerer").start()
-    run.stage.airflow.wait_until_healthy("triggerer")
-
-
-def without_triggerer(act: Callable[[Run], None]) -> Callable[[Run], None]:
-    """A user acts while there is no triggerer."""
-
-    def path(run: Run) -> None:
-        run.stage.airflow.component("triggerer").stop()
-        to_each(act)(run)
-        time.sleep(5)
-        start_triggerer(run)
-
-    return path
-
-
-def time_out_without_triggerer(run: Run) -> None:
-    run.stage.airflow.component("triggerer").stop()
-    for each in run.group:
-        wait_for_execution_timeout(each)
-    start_triggerer(run)
-
-
-def freeze_triggerer(run: Run) -> None:
-    """The triggerer stands still for so long that Airflow takes its triggers away, and wakes up."""
-    process = run.stage.airflow.component("triggerer").process
-    family = [process, *process.children(recursive=True)]
-    for each in family:
-        each.suspend()
-    time.sleep(30)
-    for each in family:
-        each.resume()
-
-
-def lose_one_of_two_triggerers(act: Callable[[Run], None]) -> Callable[[Run], None]:
-    """The triggerer that has the task is gone for good, and a user acts before the other one takes over."""
-
-    def path(run: Run) -> None:
-        airflow = run.stage.airflow
-        first, second = airflow.component("triggerer"), airflow.component("triggerer-2")
-        second.start()
-        airflow.wait_until_healthy("triggerer-2")
-        first.kill()
-        to_each(act)(run)
-        wait_until_over(run, 120)
-        first.start()
-        airflow.wait_until_healthy("triggerer")
-        second.stop()
-
-    return path
 
 
 # Moments.
@@ -563,31 +455,31 @@ PATHS = [
     Path(
         "last-try-kill-swept",
         "SIGKILL of the task process in its last try, then the sweep",
-        then_sweep(signal_task(signal.SIGKILL)),
+        signal_task(signal.SIGKILL),
         "failed",
         who="the sweep",
         dag="kill_once",
-        alone=True,
+        disturbance=swept,
     ),
     Path(
         "scheduler",
         "scheduler shut down and started again",
-        restart_scheduler,
+        leave_alone,
         "success",
         "FINISHED",
         "nobody",
-        alone=True,
+        disturbance=scheduler_restarted,
         kills=False,
     ),
     Path(
         "api-server-term",
         "SIGTERM to the supervisor while the API server is down",
-        terminate_while_api_server_is_down,
+        signal_supervisor(signal.SIGTERM),
         "success",
         tries=2,
-        alone=True,
+        disturbance=api_server_down,
     ),
-    Path("api-server", "API server down for long", stop_api_server, "success", tries=2, alone=True),
+    Path("api-server", "API server down for long", leave_alone, "success", tries=2, disturbance=api_server_down),
 ]
 NOBODY = Path("nobody", "nothing", leave_alone, "success", "FINISHED", "nobody", kills=False)
 NOBODY_DEFERRED = replace(NOBODY, name="nobody-deferred", dag="kill_retried_deferred")
@@ -625,7 +517,7 @@ def deferred(
     return replace(path, name=f"{name}-deferred", title=title, who=who, dag=f"{path.dag}{DEFERRED}", moments=moments)
 
 
-ALONE = {"dag": "kill_retried_deferred", "moments": ("wait",), "alone": True}
+IN_THE_TRIGGERER = {"dag": "kill_retried_deferred", "moments": ("wait",)}
 RESUME = ("resume",)
 DEFERRED_PATHS = [
     deferred("mark-failed"),
@@ -640,86 +532,95 @@ DEFERRED_PATHS = [
     Path(
         "triggerer-term",
         "triggerer restarted",
-        restart_triggerer(lambda triggerer: triggerer.stop()),
+        leave_alone,
         "success",
         "FINISHED",
         "nobody",
         kills=False,
-        **ALONE,
+        disturbance=triggerer_restarted,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-kill",
         "SIGKILL of the triggerer, started again",
-        restart_triggerer(lambda triggerer: triggerer.kill()),
+        leave_alone,
         "success",
         "FINISHED",
         "nobody",
         kills=False,
-        **ALONE,
+        disturbance=triggerer_killed,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-frozen",
         "triggerer stands still for 30 s",
-        freeze_triggerer,
+        leave_alone,
         "success",
         "FINISHED",
         "nobody",
         kills=False,
-        **ALONE,
+        disturbance=triggerer_frozen,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-lost",
         "SIGKILL of one of two triggerers",
-        lose_one_of_two_triggerers(leave_alone),
+        leave_alone,
         "success",
         "FINISHED",
         "nobody",
         kills=False,
-        **ALONE,
+        disturbance=one_of_two_triggerers_lost,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-lost-clear",
         "SIGKILL of one of two triggerers, task cleared",
-        lose_one_of_two_triggerers(clear_task),
+        clear_task,
         "success",
         who=NEXT_TRY,
         tries=2,
-        **ALONE,
+        disturbance=one_of_two_triggerers_lost,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-lost-failed",
         "SIGKILL of one of two triggerers, task marked failed",
-        lose_one_of_two_triggerers(mark_task("failed")),
+        mark_task("failed"),
         "failed",
         who=TRIGGER_OR_SWEEP,
         or_left=True,
-        **ALONE,
+        disturbance=one_of_two_triggerers_lost,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-down-failed",
         "triggerer down, task marked failed, triggerer back",
-        without_triggerer(mark_task("failed")),
+        mark_task("failed"),
         "failed",
         who=TRIGGER_OR_SWEEP,
         or_left=True,
-        **ALONE,
+        disturbance=triggerer_down,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-down-clear",
         "triggerer down, task cleared, triggerer back",
-        without_triggerer(clear_task),
+        clear_task,
         "success",
         who=NEXT_TRY,
         tries=2,
-        **ALONE,
+        disturbance=triggerer_down,
+        **IN_THE_TRIGGERER,
     ),
     Path(
         "triggerer-down-timeout",
         "triggerer down, `execution_timeout`",
-        time_out_without_triggerer,
+        wait_for_execution_timeout,
         "failed",
         who="the resumed task",
-        **{**ALONE, "dag": "kill_execution_timeout_deferred"},
+        disturbance=triggerer_down_at_the_timeout,
+        **{**IN_THE_TRIGGERER, "dag": "kill_execution_timeout_deferred"},
     ),
 ]
 RESUMING_PATHS = [

@@ -224,13 +224,13 @@ ALL = [
         WAIT,
         seconds=40,
     ),
-    CeleryCase(path("broker", "Redis restarted", restart_broker, alone=True, **UNTOUCHED), WAIT, seconds=40),
+    CeleryCase(path("broker", "Redis restarted", restart_broker, by_itself=True, **UNTOUCHED), WAIT, seconds=40),
     CeleryCase(
         path(
             "all-workers",
             "all workers lost while the task is deferred",
             lose_all_workers,
-            alone=True,
+            by_itself=True,
             **DEFERRED,
             **UNTOUCHED,
         ),

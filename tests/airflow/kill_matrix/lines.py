@@ -95,7 +95,7 @@ SETTINGS: Mapping[str, Mapping[str, object]] = {
 NOT_TOLD: Mapping[str, Any] = {"job": "FINISHED", "who": "nobody", "tries": 1, "kills": False}
 DIFFERENCES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     # The task runs on beside its next try. When both are done at the same moment, one of them fails and is tried again.
-    **{("2.11", f"supervisor-{name}"): {"alone": True} for name in ("int", "kill")},
+    **{("2.11", f"supervisor-{name}"): {"by_itself": True} for name in ("int", "kill")},
     # The task is told, and its job cancelled. Airflow never starts the next try.
     ("3.0", "clear-task"): {"ends": "restarting", "tries": 1},
     ("3.0", "clear-run"): {"ends": "restarting", "tries": 1},

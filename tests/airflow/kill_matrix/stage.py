@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -88,8 +87,10 @@ class Stage:
             self.airflow.api.wait_for_dag(dag_id)
         with ThreadPoolExecutor(self._side_by_side) as threads:
             outcomes = [outcome for each in threads.map(self._play_again_if_need_be, together) for outcome in each]
-        # One path for all kinds at the same time.
-        for _, group in groupby(sorted(alone, key=lambda case: case.path.name), key=lambda case: case.path.name):
+        of_disturbance: dict[object, list[Case]] = defaultdict(list)
+        for case in alone:
+            of_disturbance[case.path.disturbance or case.path.name].append(case)
+        for group in of_disturbance.values():
             outcomes += self._play_again_if_need_be(*group)
         return {outcome.name: outcome for outcome in outcomes}
 
@@ -125,11 +126,10 @@ class Stage:
         return [callback for run, callback in map(str.split, lines) if run == run_id]
 
     def play_together(self, cases: Sequence[Case]) -> list[Outcome]:
-        """Play cases that have the path in common; may be called from several threads."""
+        """Play cases that have the disturbance in common; may be called from several threads."""
         runs = [Run(self, case) for case in cases]
-        for run in runs:
-            run.group = runs
-            self._playing.add(run.id)
+        disturbance = cases[0].path.disturbance or (lambda runs: contextlib.nullcontext())
+        self._playing.update(run.id for run in runs)
         try:
             for run in runs:
                 run.start()
@@ -138,7 +138,10 @@ class Stage:
                 run.is_reached = True
             for run in runs:
                 run.killed_at = time.time()
-            cases[0].path.act(runs[0])
+            with disturbance(runs):
+                for run in runs:
+                    run.killed_at = time.time()
+                    run.case.path.act(run)
             for run in runs:
                 run.case.moment.leave(run)
             for run in runs:
@@ -225,8 +228,6 @@ class Run:
         self.api, self.dli = self.stage.airflow.api, self.stage.dli
         self.dag_id, self.id = self.case.dag, self.case.name
         self.calls = self.case.kind.calls
-        #: All runs that are played together with this one.
-        self.group = [self]
 
     def start(self) -> None:
         """Have the first job of this run last, and start the run."""
