@@ -19,7 +19,7 @@ from airflow_provider_dli.task_instances import without_number
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from airflow.providers.common.compat.sdk import Connection, Context
 
     from airflow_provider_dli.task_instances import TaskInstanceKey
 
@@ -39,6 +39,16 @@ def connection(conn_id: str) -> Connection:
     from airflow.providers.common.compat.sdk import BaseHook
 
     return BaseHook.get_connection(conn_id)
+
+
+def current_context() -> Context | None:
+    """Return Airflow's context of the task that runs in this process; None outside of tasks."""
+    from airflow.providers.common.compat.sdk import AirflowException, get_current_context
+
+    try:
+        return get_current_context()
+    except (RuntimeError, AirflowException):
+        return None
 
 
 def xcom(key: TaskInstanceKey, name: str) -> Any:

@@ -30,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 "integration-name": "Data Lake Insight (DLI)",
-                "python-modules": ["airflow_provider_dli.hooks.dli"],
+                "python-modules": ["airflow_provider_dli.hooks.dli", "airflow_provider_dli.hooks.dli_sql"],
             }
         ],
         "sensors": [
@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, Any]:
         "connection-types": [
             {
                 "connection-type": "dli",
-                "hook-class-name": "airflow_provider_dli.hooks.dli.DliHook",
+                "hook-class-name": "airflow_provider_dli.hooks.dli_sql.DliSqlHook",
                 "hook-name": "Data Lake Insight (DLI)",
                 "ui-field-behaviour": {
                     "hidden-fields": ["schema", "extra"],

@@ -13,6 +13,8 @@ from airflow_provider_dli.text import clean
 if TYPE_CHECKING:
     from pendulum import DateTime, Duration
 
+    from airflow_provider_dli.api.rows import Rows
+
 
 class JobState(StrEnum):
     """State of a job, the same words for every kind. A state we do not know counts as active."""
@@ -96,6 +98,7 @@ class Job:
     :param is_proved: Whether that can be relied upon. A name alone proves nothing: such a job is never cancelled.
     :param may_recover: Whether DLI may start the job again by itself after a failure.
     :param log: The last lines of its log, where DLI shows them with the job.
+    :param rows: The result of a synchronous statement, which comes with the answer to its submit and nowhere else.
     """
 
     id: str
@@ -117,6 +120,7 @@ class Job:
     is_proved: bool = True
     may_recover: bool = False
     log: tuple[str, ...] = ()
+    rows: Rows | None = None
 
     def __str__(self) -> str:
         return f"{self.title} {self.id}"

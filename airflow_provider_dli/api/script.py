@@ -74,11 +74,29 @@ def statements(sql: object, parameters: Mapping[str, Any] | Sequence[Any] | None
 
 def without_effect(statement: str) -> str | None:
     """Tell what to write instead of a statement that has an effect only in a session, which DLI does not keep."""
-    start = _LEADING_COMMENTS.match(statement)
-    words = statement[start.end() if start else 0 :][:100].upper().split()
+    words = _without_comments(statement)[:100].upper().split()
     return next(
         (instead for first, instead in _OF_A_SESSION.items() if words[: len(first.split())] == first.split()), None
     )
+
+
+def is_query(statement: str) -> bool:
+    """Whether a statement only reads, and has rows as its result: then DLI's type of its job is ``QUERY``."""
+    word = _first_word(statement)
+    if word not in ("WITH", "FROM"):
+        return word in ("SELECT", "VALUES", "TABLE") or word.startswith("(")
+    from sqlglot import exp, parse_one
+    from sqlglot.errors import SqlglotError
+
+    try:
+        return isinstance(parse_one(statement, dialect="spark"), exp.Query)
+    except SqlglotError:
+        return True
+
+
+def shows(statement: str) -> bool:
+    """Whether a statement shows rows although it is no query, as ``SHOW TABLES`` does."""
+    return _first_word(statement) in ("SHOW", "DESC", "DESCRIBE", "EXPLAIN")
 
 
 def literal(value: object) -> str:
@@ -111,6 +129,16 @@ def literal(value: object) -> str:
     if value is None or isinstance(value, (bool, int, bytes, date, datetime)):
         return exp.convert(value).sql("spark")
     raise TypeError(f"has the type {type(value).__name__}, which cannot be written as SQL")
+
+
+def _without_comments(statement: str) -> str:
+    """Return a statement without what stands in front of it."""
+    start = _LEADING_COMMENTS.match(statement)
+    return statement[start.end() if start else 0 :]
+
+
+def _first_word(statement: str) -> str:
+    return (_without_comments(statement)[:100].upper().split() or [""])[0]
 
 
 def _texts(sql: object) -> Iterator[str]:

@@ -8,6 +8,7 @@ type ``sql``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,7 @@ def submit(
             queue_name=queue_name or "",
             statement=statement,
             tags=dict(tags or {}),
+            rows=_rows_of_submit(answer.body),
         )
 
     return Call(
@@ -198,22 +200,11 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
     :param queue_name: Queue that fetches the rows: that of the job.
     """
 
-    def read(answer: Answer) -> Rows:
-        from airflow_provider_dli.api.rows import Rows, column
-
-        columns = [column(shown) for shown in answer.body.get("schema") or []]
-        rows = answer.body.get("rows") or []
-        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-            raise TypeError("the rows are no arrays")
-        if any(len(row) != len(columns) for row in rows):
-            raise ValueError("a row has more or fewer values than there are columns")
-        return Rows(columns, rows)
-
     return Call(
         f"preview of SQL job {job_id}",
         "GET",
         f"{_path(job_id)}/preview",
-        read,
+        lambda answer: _rows(answer.body),
         query={"page-size": rows, "queue-name": queue_name},
         repeatable=True,
     )
@@ -371,6 +362,25 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         input_size=answers.count(body.get("input_size")),
         tags=answers.tags(body.get("tags")),
     )
+
+
+def _rows_of_submit(body: Mapping[str, Any]) -> Rows | None:
+    # What the rows are like says nothing about the job, which runs or has run.
+    with suppress(TypeError, ValueError, KeyError, AttributeError):
+        return _rows(body) if body.get("schema") else None
+    return None
+
+
+def _rows(body: Mapping[str, Any]) -> Rows:
+    from airflow_provider_dli.api.rows import Rows, column
+
+    columns = [column(shown) for shown in body.get("schema") or []]
+    rows = body.get("rows") or []
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise TypeError("the rows are no arrays")
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError("a row has more or fewer values than there are columns")
+    return Rows(columns, rows)
 
 
 def _state(status: str) -> JobState:

@@ -66,7 +66,7 @@ class DliHook(BaseHook):
     def client(self) -> DliClient:
         """What sends the calls of this hook; its connection is read when it is needed first."""
         if self._client is None:
-            self._client = DliClient(Access(self._connection, self.log), self.log)
+            self._client = DliClient(Access(self._read_connection, self.log), self.log)
         return self._client
 
     def connect(self) -> DliConnection:
@@ -193,7 +193,7 @@ class DliHook(BaseHook):
         Reads one line of the list of jobs. The sentence says at which step it failed (the fields, IAM, DLI), with
         which host, and what to change.
         """
-        client, step = DliClient(Access(self._connection, self.log), self.log, Patience(give_up_after=0)), "Fields"
+        client, step = DliClient(Access(self._read_connection, self.log), self.log, Patience(give_up_after=0)), "Fields"
         try:
             fields = client.access.connection()
             step = f"IAM at {fields.iam_endpoint}" if fields.auth_type == "password" else f"DLI at {fields.endpoint}"
@@ -204,7 +204,7 @@ class DliHook(BaseHook):
             return False, f"{step}: {error}"
         return True, f"{step} answers, and {fields.user!r} may list the jobs of project {client.project_id(fields)}."
 
-    def _connection(self) -> DliConnection:
+    def _read_connection(self) -> DliConnection:
         found = compat.connection(self.dli_conn_id)
         return DliConnection.from_airflow(found, region=self.region, project_id=self.project_id)
 

@@ -126,6 +126,15 @@ class DliJobOperator(DliOperator):
         """Whether the task creates its job; else it starts one that exists."""
         return True
 
+    @property
+    def statements_before(self) -> int | None:
+        """
+        How many statements the task has run before those of :meth:`works`, of a task that does not know all of them.
+
+        None for a task that does.
+        """
+        return None
+
     def finish(self, client: DliClient, job: Job, ti: Any) -> None:
         """
         Do what is left to be done once the job is what the task waits for.

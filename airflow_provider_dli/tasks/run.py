@@ -233,7 +233,8 @@ class JobRun:
                 stop_with_savepoint=task.stop_with_savepoint,
                 goal=task.goal,
             )
-        job = self._wait(client.watching(self._watch_in_last_try()), job.id, start_by)
+        # A synchronous statement has brought its rows; no later answer does.
+        job = replace(self._wait(client.watching(self._watch_in_last_try()), job.id, start_by), rows=job.rows)
         return self._result(client, place, started._replace(job=job), deadline)
 
     def _wait(self, client: DliClient, job_id: str, start_by: float | None = None) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -111,6 +112,8 @@ def _still_running(found: Iterable[Earlier]) -> list[str]:
 
 def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
     this, mine = statements[0], statements[0].mine
+    # Of a task that does not know how many statements it has, each may have been followed by another one.
+    count = len(statements) if this.task.statements_before is None else math.inf
 
     # A job submitted just before its worker was lost may not be listed yet. The try before this one has one, unless
     # it took over what this one can take over too, or never came to its submit.
@@ -123,7 +126,7 @@ def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
             or earlier.verdict in (Verdict.REATTACH, Verdict.RESULT)
         )
         # The latest comes first.
-        return any(_is_the_last(this, earlier, len(statements)) for earlier in islice(told, 1))
+        return any(_is_the_last(this, earlier, count) for earlier in islice(told, 1))
 
     has_earlier = mine.try_number > 1
     try:
@@ -142,7 +145,7 @@ def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
         ) from error
 
 
-def _is_the_last(this: ThisTry, earlier: Earlier, count: int) -> bool:
+def _is_the_last(this: ThisTry, earlier: Earlier, count: float) -> bool:
     """Whether no earlier try can have submitted another job after this one."""
     job, attempt = earlier.job, earlier.attempt
     is_last_statement = attempt.statement_index >= count - 1

@@ -55,6 +55,9 @@ class JobTask(Protocol):
     def creates_job(self) -> bool: ...
 
     @property
+    def statements_before(self) -> int | None: ...
+
+    @property
     def log(self) -> Log: ...
 
     @property
@@ -98,11 +101,11 @@ class ThisTry:
             owner="task" if _sees_the_end(task) else "detached",
             work="",
             deployment=compat.deployment(),
-            of_script=len(works) > 1,
+            of_script=len(works) > 1 or task.statements_before is not None,
         )
         return [
             cls(task, client, work, replace(of_all, statement_index=index, work=work.digest), deadline)
-            for index, work in enumerate(works)
+            for index, work in enumerate(works, start=task.statements_before or 0)
         ]
 
     @property
