@@ -1,13 +1,18 @@
-"""Example DAGs on a real Airflow, as they stand."""
+"""Example DAGs on a real Airflow, as they stand, and the SQL operators that Airflow brings."""
 
 from __future__ import annotations
 
 import pytest
+import sql_tools
 from lab.airflow import LocalAirflow
 
 from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = pytest.mark.matrix
+
+
+def test_the_sql_operators_of_airflow(airflow: LocalAirflow, dli: LocalDli) -> None:
+    sql_tools.check(airflow, dli, "sql_tools_newest")
 
 
 def test_a_script_and_its_result(airflow: LocalAirflow, dli: LocalDli) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from kill_matrix import table, verdict
 from kill_matrix.cases import ALL, BY_NAME, IN_README_COMMAND, MAPPED, OF_KINDS, PATHS, QUICK, Case
-from kill_matrix.kinds import SQL
+from kill_matrix.kinds import SQL, STOCK
 from kill_matrix.stage import Outcome, Stage
 from lab.airflow import LocalAirflow
 
@@ -40,7 +40,9 @@ def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDl
 
 
 # Each pair of a path and a moment is played for one kind of job at least, and each path for every kind.
-OF_ANOTHER_KIND = {(case.path, case.moment) for case in OF_KINDS if case.moment.name != "wait"}
+OF_ANOTHER_KIND = {
+    (case.path, case.moment) for case in OF_KINDS if case.moment.name != "wait" and case.kind is not STOCK
+}
 OF_SQL = [case for case in ALL if is_quick(case) or (case.path, case.moment) not in OF_ANOTHER_KIND]
 
 

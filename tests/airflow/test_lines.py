@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dag_files
 import pytest
+import sql_tools
 from conftest import canaries
 from kill_matrix import verdict
 from kill_matrix.cases import Case
@@ -50,7 +51,7 @@ def airflow(
         (pytest.fail if os.environ.get("DLI_TEST_NO_SKIP") else pytest.skip)("PostgreSQL is not installed")
     python = install(line, lines)
     dags = tmp_path_factory.mktemp("dags")
-    for name in ("kill_matrix.py", "sweep.py"):
+    for name in ("kill_matrix.py", "sweep.py", "sql_tools.py"):
         shutil.copy(Path(__file__).parent / "dags" / name, dags)
     env = {**dli.connection_env(), **canaries(dli)}
     settings = {**QUICK, **SETTINGS.get(line, {}), "core.parallelism": 16, "dli.deployment": "lines"}
@@ -84,3 +85,8 @@ def test_the_dags_that_users_copy(of_line: str, lines: Path, tmp_path: Path) -> 
 )
 def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
     verdict.check(outcomes[case.name])
+
+
+@pytest.mark.parametrize("line", OLDER_AIRFLOWS, indirect=True, scope="module")
+def test_the_sql_operators_of_airflow(line: str, airflow: LocalAirflow, dli: LocalDli) -> None:
+    sql_tools.check(airflow, dli, f"sql_tools_{line.replace('.', '_')}")

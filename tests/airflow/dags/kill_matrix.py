@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 
 from airflow_provider_dli.operators.dli import (
     DliStartFlinkJobOperator,
@@ -22,22 +23,25 @@ def note(callback, context):
         notes.write(f"{context['dag_run'].run_id} {callback}\n")
 
 
-TASK = {
+OF_AIRFLOW = {
     "task_id": "job",
-    # Before the submit, this connection has one more call to make, which the harness can make slow.
-    "dli_conn_id": "{{ 'canary_key_by_name' if 'before' in run_id else 'dli_default' }}",
-    "poll_interval": 1,
     "retry_delay": timedelta(seconds=1),
     # To whom Airflow writes of failures and retries; see `email_notes`.
     "email": os.environ.get("ON_CALL"),
     **{callback: partial(note, callback) for callback in CALLBACKS},
+}
+TASK = {
+    **OF_AIRFLOW,
+    # Before the submit, this connection has one more call to make, which the harness can make slow.
+    "dli_conn_id": "{{ 'canary_key_by_name' if 'before' in run_id else 'dli_default' }}",
+    "poll_interval": 1,
 }
 SQL = "SELECT 'case {{ run_id }}'"
 MANY = {"schedule": None, "max_active_runs": 100, "max_active_tasks": 100}
 
 
 # All of them, unless only some are played: each DAG costs Airflow time.
-KINDS = os.environ.get("KILL_MATRIX_KINDS", "sql spark flink").split()
+KINDS = os.environ.get("KILL_MATRIX_KINDS", "sql spark flink stock").split()
 JOBS = {
     "sql": partial(DliSubmitSqlJobOperator, sql=SQL),
     "spark": partial(
@@ -57,11 +61,29 @@ JOBS = {
     ),
 }
 
+# An operator that knows nothing of DLI, with our hook.
+STOCK = partial(
+    SQLExecuteQueryOperator,
+    **OF_AIRFLOW,
+    sql=SQL,
+    conn_id="dli_default",
+    hook_params={"poll_interval": 1, "queue_name": "sql"},
+)
+if "stock" in KINDS:
+    with DAG("stock_kill_once", **MANY):
+        STOCK()
+
+    with DAG("stock_kill_retried", **MANY):
+        STOCK(retries=6)
+
+    with DAG("stock_kill_execution_timeout", **MANY):
+        STOCK(execution_timeout=timedelta(seconds=6))
+
 # Every task twice: it waits in a worker, and in the triggerer.
 for suffix, deferrable in (("", False), ("_deferred", True)):
     task = {**TASK, "deferrable": deferrable}
 
-    for name in KINDS:
+    for name in [kind for kind in JOBS if kind in KINDS]:
         run_job, kind = JOBS[name], "" if name == "sql" else f"{name}_"
         with DAG(f"{kind}kill_once{suffix}", **MANY):
             run_job(**task)

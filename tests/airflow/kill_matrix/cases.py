@@ -25,7 +25,7 @@ from kill_matrix.disturbances import (
     triggerer_killed,
     triggerer_restarted,
 )
-from kill_matrix.kinds import FLINK, SPARK, SQL, Kind
+from kill_matrix.kinds import FLINK, SPARK, SQL, STOCK, Kind
 from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
 
 
@@ -143,6 +143,8 @@ class Case:
         if jobs is None:
             jobs = (self.path.job,) if self.moment.has_job else ()
             jobs = jobs if self.path.tries == 1 or "FINISHED" in jobs else (*jobs, "FINISHED")
+        if self.kind is STOCK and jobs == ("FINISHED",):
+            return ("CANCELLED", "FINISHED")
         # A task that has lost its supervisor goes on for a while.
         if self.kind.is_launched and self.moment.name in BEFORE_LAUNCH and self.path.name != "supervisor-kill":
             return tuple(job if job == "FINISHED" else "CREATED" for job in jobs)
@@ -791,7 +793,26 @@ def of_kind(kind: Kind, offset: int) -> list[Case]:
     return found
 
 
-OF_KINDS = [*of_kind(SPARK, 0), *of_kind(FLINK, 3)]
+OF_STOCK_OPERATORS = [
+    Case(BY_NAME[name].path, BY_NAME[name].moment, kind=STOCK)
+    for name in (
+        "mark-failed.wait",
+        "mark-failed.submit",
+        "mark-success.poll",
+        "clear-task.wait",
+        "run-deleted.wait",
+        "execution-timeout.wait",
+        "supervisor-term.wait",
+        "supervisor-kill.answer",
+        "task-term.wait",
+        "task-kill.wait",
+        "task-kill.submit",
+        "last-try-kill-swept.wait",
+    )
+]
+"""One proof of each mechanism: the machine is that of SQL jobs."""
+
+OF_KINDS = [*of_kind(SPARK, 0), *of_kind(FLINK, 3), *OF_STOCK_OPERATORS]
 
 QUICK = {
     "mark-failed": "wait",

@@ -17,11 +17,13 @@ class Kind:
     :param name: Its name; DAGs of all but SQL jobs begin with it.
     :param calls: The names that the local DLI has for the calls ``submit``, ``launch``, ``status`` and ``cancel``.
     :param is_scripted: Whether its jobs do nothing unless a script says so; else they are done at once.
+    :param of: The kind that they are of for DLI; default is the name.
     """
 
     name: str
     calls: Mapping[str, str] = field(hash=False)
     is_scripted: bool = False
+    of: str = ""
 
     @property
     def is_launched(self) -> bool:
@@ -35,6 +37,9 @@ FLINK = Kind(
     "flink",
     {"submit": "flink_create_sql", "launch": "flink_run", "status": "flink_get", "cancel": "flink_stop"},
 )
+# An operator of Airflow that knows nothing of DLI, with our hook: only its operator knows what it makes of the rows, so a
+# next try runs its own job in any case.
+STOCK = Kind("stock", SQL.calls, of="sql")
 KINDS = (SQL, SPARK, FLINK)
 
 

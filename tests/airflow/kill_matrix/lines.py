@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from kill_matrix.cases import BY_NAME, Case
-from kill_matrix.kinds import FLINK, SPARK
+from kill_matrix.kinds import FLINK, SPARK, STOCK
 
 EVERYWHERE = (
     "mark-failed.wait",
@@ -65,6 +65,9 @@ OF_KINDS = (
 )
 """Names of the cases that every line plays for each of the other kinds of job, too."""
 
+OF_STOCK_OPERATORS = ("mark-failed.wait", "clear-task.wait", "execution-timeout.wait", "task-kill.wait")
+"""Names of the cases that every line plays for an operator of Airflow with our hook."""
+
 # A heartbeat of 2.11 that tells of a kill may come later than the submit, and a task of 2.11 needs no supervisor; but a
 # task that it kills gets SIGKILL only after 60 seconds, and one whose supervisor is told to end is told too.
 MORE: Mapping[str, tuple[str, ...]] = {
@@ -112,7 +115,8 @@ def cases_of(line: str) -> list[Case]:
     oldest = ON_THE_OLDEST if line == "2.11" else ()
     everywhere, more = ([BY_NAME[name] for name in names] for names in (EVERYWHERE, (*oldest, *MORE.get(line, ()))))
     of_kinds = [replace(BY_NAME[name], kind=kind) for name in OF_KINDS for kind in (SPARK, FLINK)]
-    return [_as_in(line, case) for case in (*everywhere, *of_kinds, *more)]
+    stock = [replace(BY_NAME[name], kind=STOCK) for name in OF_STOCK_OPERATORS]
+    return [_as_in(line, case) for case in (*everywhere, *of_kinds, *stock, *more)]
 
 
 def _as_in(line: str, case: Case) -> Case:

@@ -67,7 +67,7 @@ class Stage:
         ]
 
     def __enter__(self) -> Stage:
-        self.dli.settings(queues={"default": 100})
+        self.dli.settings(queues={"default": 100, "sql": 100})
         self.dli.fault("projects", "latency", times=None, seconds=SLOW)
         for watcher in self._watchers:
             watcher.start()
@@ -232,9 +232,14 @@ class Run:
     def start(self) -> None:
         """Have the first job of this run last, and start the run."""
         self._since = max((request.seq for request in self.dli.requests()), default=0)
-        self.dli.will(kind=self.case.kind.name, matching=self.sql, run_for=self.case.run_for, times=self.case.long_jobs)
+        self.dli.will(
+            kind=self.case.kind.of or self.case.kind.name,
+            matching=self.sql,
+            run_for=self.case.run_for,
+            times=self.case.long_jobs,
+        )
         if self.case.kind.is_scripted:
-            self.dli.will(kind=self.case.kind.name, matching=self.sql, times=1000)
+            self.dli.will(kind=self.case.kind.of or self.case.kind.name, matching=self.sql, times=1000)
         # On a busy machine, Airflow takes a file of DAGs that it has not read for a while for gone.
         self.api.wait_for_dag(self.dag_id)
         self.api.trigger(self.dag_id, run_id=self.id)
