@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call
 from airflow_provider_dli.api.flink_definition import MAX_DESCRIPTION, MAX_NAME, MAX_READABLE_NAME, FlinkDefinition
-from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
+from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.exceptions import DliTemporaryError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
@@ -46,28 +46,29 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class FlinkWork:
+class FlinkWork(Work):
     """
     A Flink job to start: one that exists, or one that is created for it.
 
-    :param definition: What is created; None where ``existing_job_id`` is given.
-    :param existing_job_id: The job that exists.
+    :param definition: What is created; None where ``existing`` is given.
+    :param existing: The job that exists.
     :param resume_savepoint: Whether to start from its latest savepoint.
     """
 
     definition: FlinkDefinition | None = None
-    existing_job_id: str | None = None
+    existing: str | None = None
     resume_savepoint: bool = False
+
+    @property
+    def existing_job_id(self) -> str | None:
+        """The job that exists."""
+        return self.existing
 
     @property
     def digest(self) -> str:
         """Identify the work. A persisted contract: it stays the same in every release."""
         body = self.definition.body if self.definition else {}
         return identity.digest([json.dumps(body, sort_keys=True), self.existing_job_id, self.resume_savepoint])
-
-    def bounded(self, seconds: int) -> Self:
-        """Return the same work: DLI has no time limit of Flink jobs."""
-        return self
 
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, as far as DLI shows it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.call import Call
@@ -12,22 +13,40 @@ if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
 
 
-class Work(Protocol):
+class Work(ABC):
     """What a job does, with all defaults resolved: the digest is of exactly what is submitted."""
 
     @property
+    @abstractmethod
     def digest(self) -> str:
         """Part of the job's identity; see :func:`.identity.digest`."""
 
-    def bounded(self, seconds: int) -> Self:
-        """Return the same work with a time limit that DLI enforces itself, where this kind of job has one."""
-
+    @abstractmethod
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, for people."""
+
+    def bounded(self, seconds: int) -> Self:
+        """Return the same work with a time limit that DLI enforces itself, where this kind of job has one."""
+        return self
 
     @property
     def existing_job_id(self) -> str | None:
         """The job to start, where the work is to start one that exists; None where a job is created for it."""
+        return None
+
+    @property
+    def begins_after(self) -> str | None:
+        """A job that has to be over before, where the work goes on with its result."""
+        return None
+
+    def after(self, job: Job) -> Self:
+        """Return the same work, which goes on with the result of a job."""
+        return self
+
+    @property
+    def target(self) -> str | None:
+        """Where the job writes, of jobs that nothing else tells from others: lists show neither tags nor a name."""
+        return None
 
 
 W = TypeVar("W", bound=Work)
@@ -42,6 +61,8 @@ class Query:
     :param status: Only jobs in this state of DLI.
     :param queue_name: Only jobs of this queue.
     :param name: Only jobs of this name. DLI's match may be fuzzy: compare again.
+    :param target: Only jobs that write there, of those that nothing else tells from others: they count as having these
+        tags.
     :param before: Only jobs submitted before this moment, in milliseconds since the epoch.
     :param since: No jobs submitted before this moment are needed, in milliseconds since the epoch.
     :param page: The page, from 1.
@@ -52,6 +73,7 @@ class Query:
     status: str | None = None
     queue_name: str | None = None
     name: str | None = None
+    target: str | None = None
     before: int | None = None
     since: int | None = None
     page: int = 1
@@ -96,6 +118,7 @@ class JobKind(Generic[W]):
     :param discard: Deletes a job that does not run; None where DLI has no such call.
     :param name_of: The name of the job of one try; None where jobs have no names, and are found by their tags.
     :param names_are_unique: Whether DLI refuses a second job of a name: then a create may be repeated.
+    :param target_of: Asks where a job writes; None where jobs are found by their tags or names.
     :param progress: Asks how far a running job is, from 0 to 1; None where DLI has no such call.
     :param tells_cancelled: Whether DLI has different end states for a cancelled and a failed job.
     """
@@ -114,6 +137,7 @@ class JobKind(Generic[W]):
     discard: Callable[[str], Call[Any]] | None = None
     name_of: Callable[[W, Identity], str] | None = None
     names_are_unique: bool = False
+    target_of: Callable[[str], Call[str]] | None = None
     progress: Callable[[str], Call[float | None]] | None = None
     tells_cancelled: bool = True
     most_pages: int = 100

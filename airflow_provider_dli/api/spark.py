@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call, escape
-from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
+from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.api.sql import conf_text
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
 from airflow_provider_dli.job import Job, JobState
@@ -40,7 +40,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True)
-class SparkWork:
+class SparkWork(Work):
     """
     One batch, with the defaults of the connection resolved. The fields are those of the operator, checked.
 
@@ -82,10 +82,6 @@ class SparkWork:
         self._check_sizes()
 
     @property
-    def existing_job_id(self) -> None:
-        """None: a batch is always created."""
-
-    @property
     def settings(self) -> dict[str, str]:
         """The author's settings; one that is None is left out."""
         return {str(name): conf_text(value) for name, value in self.conf.items() if value is not None}
@@ -101,10 +97,6 @@ class SparkWork:
     def digest(self) -> str:
         """Identify the work. A persisted contract: it stays the same in every release."""
         return identity.digest([json.dumps(self.body, sort_keys=True)])
-
-    def bounded(self, seconds: int) -> Self:
-        """Return the same work: DLI has no time limit of Spark batches."""
-        return self
 
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, as far as DLI shows it."""

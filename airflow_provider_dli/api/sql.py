@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api import answers, checks
+from airflow_provider_dli.api import answers, checks, export
 from airflow_provider_dli.api.call import Answer, Call, escape
-from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query
+from airflow_provider_dli.api.export import ExportWork
+from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
@@ -29,6 +30,9 @@ _SUBMIT_TIMEOUT = 150.0
 # The most that DLI puts on one page.
 PAGE_SIZE = 100
 
+# DLI's type of the job that exports a result.
+_EXPORT = "EXPORT"
+
 #: The queue that DLI takes when none is named.
 DEFAULT_QUEUE = "default"
 
@@ -37,7 +41,7 @@ _JOB_TIMEOUT = "dli.sql.job.timeout"
 
 
 @dataclass(frozen=True)
-class SqlWork:
+class SqlWork(Work):
     """
     One statement, with the defaults of the connection resolved.
 
@@ -67,11 +71,7 @@ class SqlWork:
         settings = sorted([str(key), conf_text(value)] for key, value in self.settings.items())
         return identity.digest([self.sql, self.database, self.queue_name, settings])
 
-    @property
-    def existing_job_id(self) -> None:
-        """None: a statement is always submitted."""
-
-    def bounded(self, seconds: int) -> SqlWork:
+    def bounded(self, seconds: int) -> Self:
         """Return the same work, which DLI cancels by itself after so many seconds."""
         return self if _JOB_TIMEOUT in self.conf else replace(self, bound=seconds)
 
@@ -220,9 +220,9 @@ def export_result(
     export_mode: str | None = None,
     with_column_header: bool | None = None,
     limit_num: int | None = None,
-) -> Call[str]:
+) -> Call[Job]:
     """
-    Write the result of a QUERY job to OBS; returns the id of a new job (API page "Exporting Query Results").
+    Write the result of a QUERY job to OBS, by a new job (API page "Exporting Query Results").
 
     :param job_id: The QUERY job.
     :param data_path: Target folder, such as ``obs://bucket/folder``.
@@ -243,9 +243,17 @@ def export_result(
         "limit_num": limit_num,
     }
 
-    def read(answer: Answer) -> str:
+    def read(answer: Answer) -> Job:
         problem = f"DLI accepted the export of SQL job {job_id} but gave no usable job id"
-        return answers.job_id(answer.body.get("job_id"), problem)
+        return Job(
+            id=answers.job_id(answer.body.get("job_id"), problem),
+            kind="sql",
+            title="SQL job",
+            state=JobState.LAUNCHING,
+            status="submitted",
+            job_type=_EXPORT,
+            queue_name=queue_name or "",
+        )
 
     return Call(
         f"export of SQL job {job_id}",
@@ -278,6 +286,7 @@ def list_jobs(
     start: int | None = None,
     end: int | None = None,
     order: str | None = None,
+    job_type: str | None = None,
 ) -> Call[JobPage]:
     """
     List one page of the jobs of the project (API page "Querying All Jobs").
@@ -291,6 +300,7 @@ def list_jobs(
     :param end: Only jobs submitted before this moment, in milliseconds since the epoch.
     :param order: ``start_time_desc`` (DLI's default), ``start_time_asc``, ``duration_desc`` or
         ``duration_asc``.
+    :param job_type: Only jobs of this type, such as ``EXPORT``.
     """
 
     def read(answer: Answer) -> JobPage:
@@ -315,6 +325,7 @@ def list_jobs(
             "start": start,
             "end": end,
             "order": order,
+            "job-type": job_type,
         },
         repeatable=True,
         iam_action="dli:jobs:listAll",
@@ -352,7 +363,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         title="SQL job",
         state=_state(status),
         status=status or "without a status",
-        message=answer.text(body.get("message")),
+        message=_message(answer, body),
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
         statement=statement if isinstance(statement, str) else "",
@@ -383,13 +394,20 @@ def _rows(body: Mapping[str, Any]) -> Rows:
     return Rows(columns, rows)
 
 
+def _message(answer: Answer, body: Mapping[str, Any]) -> str:
+    message = answer.text(body.get("message"))
+    return export.explained(message) if body.get("job_type") == _EXPORT else message
+
+
 def _state(status: str) -> JobState:
     # A comment of the official SDK says FINISH where every page says FINISHED.
     name = {"FINISH": "FINISHED"}.get(status.upper(), status.upper())
     return JobState[name] if name in JobState.__members__ else JobState.UNKNOWN
 
 
-def _create(work: SqlWork, mine: identity.Identity) -> Call[Job]:
+def _create(work: SqlWork | ExportWork, mine: identity.Identity) -> Call[Job]:
+    if isinstance(work, ExportWork):
+        return export_result(checks.job_id(work.source_job_id), work.target, **work.options)
     bound = {} if work.bound is None else {_JOB_TIMEOUT: work.bound}
     return submit(
         work.sql,
@@ -402,11 +420,22 @@ def _create(work: SqlWork, mine: identity.Identity) -> Call[Job]:
 
 def _page(query: Query) -> Call[JobPage]:
     return list_jobs(
-        page=query.page, status=query.status, queue_name=query.queue_name, tags=query.tags, end=query.before
+        page=query.page,
+        status=query.status,
+        queue_name=query.queue_name,
+        # Exports carry none.
+        tags=query.tags if query.target is None else None,
+        end=query.before,
+        job_type=None if query.target is None else _EXPORT,
     )
 
 
-KIND: JobKind[SqlWork] = JobKind(
+def _target_of(job_id: str) -> Call[str]:
+    call = detail(job_id)
+    return Call(call.what, call.method, call.path, lambda answer: str(answer.body.get("data_path")), repeatable=True)
+
+
+KIND: JobKind[SqlWork | ExportWork] = JobKind(
     name="sql",
     create=_create,
     status=status,
@@ -415,5 +444,6 @@ KIND: JobKind[SqlWork] = JobKind(
     page_size=PAGE_SIZE,
     # SCALING jobs are the queue's own; an unknown state cannot be asked for.
     active=("LAUNCHING", "RUNNING"),
+    target_of=_target_of,
     progress=progress,
 )

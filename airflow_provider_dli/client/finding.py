@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
 
 
-def list_jobs(send: Callable[[Call[JobPage]], JobPage], kind: JobKind[Any], query: Query, log: Log) -> Iterator[Job]:
+def list_jobs(send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query, log: Log) -> Iterator[Job]:
     """
     List jobs, newest first, page by page as they are asked for.
 
     :param send: Sends a call.
     :param kind: Their kind.
-    :param query: Which jobs. Tags and the name are compared exactly.
+    :param query: Which jobs. Tags, the name and the target are compared exactly.
     :param log: Where to say that some cannot be shown.
     """
     seen: set[str] = set()
@@ -33,12 +33,12 @@ def list_jobs(send: Callable[[Call[JobPage]], JobPage], kind: JobKind[Any], quer
         oldest: DateTime | None = None
         offset = 0
         for page in range(1, kind.most_pages + 1):
-            found = send(kind.page(replace(query, page=page, offset=offset)))
+            found: JobPage = send(kind.page(replace(query, page=page, offset=offset)))
             offset += len(found.jobs)
             # A job that is submitted meanwhile moves the others to the next page.
             for job in found.jobs:
-                if job.id not in window and job.id not in seen and _is_wanted(job, query):
-                    yield job
+                if job.id not in window and job.id not in seen:
+                    yield from _wanted(job, send, kind, query)
                 window.add(job.id)
                 oldest = min(filter(None, (oldest, job.start_time)), default=None)
             # DLI may show fewer jobs on a page than it was asked for.
@@ -53,8 +53,13 @@ def list_jobs(send: Callable[[Call[JobPage]], JobPage], kind: JobKind[Any], quer
         query, seen = replace(query, before=earlier), window
 
 
-def _is_wanted(job: Job, query: Query) -> bool:
-    return query.name in (None, job.name) and identity.fits(job, query.tags)
+def _wanted(job: Job, send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query) -> Iterator[Job]:
+    """Return the job, if it is wanted."""
+    if query.target is None or kind.target_of is None:
+        if query.name in (None, job.name) and identity.fits(job, query.tags):
+            yield job
+    elif not _is_before([job], query.since) and send(kind.target_of(job.id)) == query.target:
+        yield replace(job, tags=dict(query.tags))
 
 
 def _is_before(jobs: Sequence[Job], since: int | None) -> bool:

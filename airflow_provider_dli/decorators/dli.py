@@ -17,7 +17,7 @@ from airflow_provider_dli.operators.sql import DliSubmitSqlJobOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-    from airflow_provider_dli.api.sql import SqlWork
+    from airflow_provider_dli.api.job_kind import Work
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.tasks.run import JobRun
 
@@ -44,7 +44,7 @@ class _DliSqlDecoratedOperator(DecoratedOperator, DliSubmitSqlJobOperator):
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, sql="", **kwargs)
         self._context: Context | None = None
 
-    def works(self, connection: DliConnection) -> Sequence[SqlWork]:
+    def works(self, connection: DliConnection) -> Sequence[Work]:
         """Call the function, and return the statements."""
         context: Any = self._context
         context_merge(context, self.op_kwargs)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.run import JobRun
+    from airflow_provider_dli.xcoms import Place
 
 #: The default of the parameter ``deferrable``.
 DEFERRABLE = airflow_config.getboolean("operators", "default_deferrable", fallback=False)
@@ -114,7 +115,8 @@ class DliJobOperator(DliOperator):
         self.cancel_on_kill = cancel_on_kill
         self.on_earlier_job = on_earlier_job
         self.deferrable = deferrable
-        self.job_id: str | None = None
+        #: The job that the task waits for, once it is known.
+        self.current_job_id: str | None = None
 
     @property
     def goal(self) -> Goal:
@@ -135,11 +137,12 @@ class DliJobOperator(DliOperator):
         """
         return None
 
-    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
+    def finish(self, client: DliClient, job: Job, ti: Any, place: Place) -> None:
         """
         Do what is left to be done once the job is what the task waits for.
 
         :param ti: Airflow's task instance.
+        :param place: Which statement the job has run, of a task that has several.
         """
 
     def work(self, connection: DliConnection) -> Work:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_dli.operators.cancel import DliCancelJobOperator
+    from airflow_provider_dli.operators.export import DliExportResultOperator
     from airflow_provider_dli.operators.flink import DliStartFlinkJobOperator, DliStopFlinkJobOperator
     from airflow_provider_dli.operators.orphans import DliCancelOrphanJobsOperator
     from airflow_provider_dli.operators.queues import DliCreateQueueOperator, DliDeleteQueueOperator
@@ -18,6 +19,7 @@ __all__ = [
     "DliCancelOrphanJobsOperator",
     "DliCreateQueueOperator",
     "DliDeleteQueueOperator",
+    "DliExportResultOperator",
     "DliStartFlinkJobOperator",
     "DliStopFlinkJobOperator",
     "DliSubmitSparkJobOperator",
@@ -29,6 +31,7 @@ _FILES = {
     "DliCancelOrphanJobsOperator": "orphans",
     "DliCreateQueueOperator": "queues",
     "DliDeleteQueueOperator": "queues",
+    "DliExportResultOperator": "export",
     "DliStartFlinkJobOperator": "flink",
     "DliStopFlinkJobOperator": "flink",
     "DliSubmitSparkJobOperator": "spark",

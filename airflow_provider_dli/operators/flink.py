@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.job import Job
+    from airflow_provider_dli.xcoms import Place
 
 
 class DliStartFlinkJobOperator(DliJobOperator):
@@ -174,7 +175,7 @@ class DliStartFlinkJobOperator(DliJobOperator):
     ) -> None:
         super().__init__(**kwargs)
         # The job that the task waits for, too.
-        self.job_id = job_id  # type: ignore[assignment]
+        self.job_id = job_id
         self.job_type = job_type
         self.name = name
         self.sql_body = sql_body
@@ -237,11 +238,9 @@ class DliStartFlinkJobOperator(DliJobOperator):
             return api.FlinkWork(FlinkDefinition(**parameters), resume_savepoint=self.resume_savepoint)
         if given:
             raise checks.refuse("job_id", f"names a job that exists: {', '.join(given)} cannot go with it.")
-        return api.FlinkWork(
-            existing_job_id=str(checks.job_number(self.job_id)), resume_savepoint=self.resume_savepoint
-        )
+        return api.FlinkWork(existing=str(checks.job_number(self.job_id)), resume_savepoint=self.resume_savepoint)
 
-    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
+    def finish(self, client: DliClient, job: Job, ti: Any, place: Place) -> None:
         """Delete the job, where that is asked for."""
         if not self.delete_on_finish:
             return

@@ -11,9 +11,11 @@ from airflow_provider_dli.api.sql import DEFAULT_QUEUE
 from airflow_provider_dli.operators.base import DliJobOperator
 
 if TYPE_CHECKING:
+    from airflow_provider_dli.api.job_kind import Work
     from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.job import Job
+    from airflow_provider_dli.xcoms import Place
 
 # How many rows of a result are shown in the log.
 _SHOWN_ROWS = 10
@@ -42,6 +44,10 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     :param fetch_result: Number of rows of the last statement's result to push as XCom ``result``, 1 to 1,000: a list of
         dicts, with Python's types. A few are shown in the log. DLI shows no rows of its queue ``default``. Default:
         none. (templated)
+    :param export_to: Folder of OBS that the result of the last statement is exported to, as CSV; ``{job_id}`` in it is
+        replaced. The export is one more job, for which the task waits: its id is the job id then. The XComs
+        ``query_job_id`` and ``export_path`` tell the id of the query's job and the folder. For other formats, use
+        :class:`DliExportResultOperator`. Default: none. (templated)
     :param database: Database of unqualified names; default is the connection's ``default_database``. (templated)
     :param queue_name: Queue of type ``sql``; default is the connection's ``default_queue``, then DLI's queue
         ``default``. (templated)
@@ -72,6 +78,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         "sql",
         "parameters",
         "fetch_result",
+        "export_to",
         "database",
         "queue_name",
         "conf",
@@ -89,6 +96,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         sql: str | Sequence[str],
         parameters: Mapping[str, Any] | Sequence[Any] | None = None,
         fetch_result: int | None = None,
+        export_to: str | None = None,
         database: str | None = None,
         queue_name: str | None = None,
         conf: Mapping[str, Any] | None = None,
@@ -99,34 +107,45 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         self.sql = sql
         self.parameters = parameters
         self.fetch_result = fetch_result
+        self.export_to = export_to
         self.database = database
         self.queue_name = queue_name
         self.conf = conf
         self.tags = tags
 
-    def works(self, connection: DliConnection) -> Sequence[api.SqlWork]:
+    def works(self, connection: DliConnection) -> Sequence[Work]:
         """Return the statements, with what the connection adds to them."""
         # Here, for every DAG that is parsed would pay for them.
         from airflow_provider_dli.api import script
         from airflow_provider_dli.api.rows import MOST_ROWS
 
         statements = script.statements(self.sql, self.parameters)
-        if len(statements) > 1 and not self.wait_for_completion:
+        if not self.wait_for_completion:
+            if len(statements) > 1:
+                raise checks.refuse(
+                    "wait_for_completion",
+                    f"cannot be False, for sql has {len(statements)} statements: each waits for the one before it.",
+                )
+            if self.export_to:
+                raise checks.refuse(
+                    "wait_for_completion", "cannot be False with export_to, which waits for the result."
+                )
+        if self.export_to and not script.is_query(statements[-1]):
             raise checks.refuse(
-                "wait_for_completion",
-                f"cannot be False, for sql has {len(statements)} statements: each waits for the one before it.",
+                "export_to",
+                f"needs a query as the last statement, for it exports the result: statement {len(statements)} is none.",
             )
         queue_name = self.queue_name or connection.default_queue
         if self.fetch_result is not None:
             checks.whole_number("fetch_result", self.fetch_result, 1, MOST_ROWS)
             self._refuse_default_queue(queue_name)
         # Not again after a deferral.
-        for number, statement in enumerate(statements if self.job_id is None else (), 1):
+        for number, statement in enumerate(statements if self.current_job_id is None else (), 1):
             if instead := script.without_effect(statement):
                 self.log.warning(
                     "Statement %d changes a session, and DLI keeps none between jobs: %s.", number, instead
                 )
-        return [
+        works: list[Work] = [
             api.SqlWork(
                 statement,
                 database=self.database or connection.default_database,
@@ -136,9 +155,19 @@ class DliSubmitSqlJobOperator(DliJobOperator):
             )
             for statement in statements
         ]
+        if self.export_to:
+            from airflow_provider_dli.api import export
 
-    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
-        """Push the first rows of the result, where that is asked for."""
+            works.append(export.ExportWork(export.folder("export_to", self.export_to)))
+        return works
+
+    def finish(self, client: DliClient, job: Job, ti: Any, place: Place) -> None:
+        """Push what is asked for of the result: the first rows, and where it is exported to."""
+        if place.number != place.of - (1 if self.export_to else 0):
+            return
+        if self.export_to:
+            ti.xcom_push(key="query_job_id", value=job.id)
+            ti.xcom_push(key="export_path", value=self.export_to.replace("{job_id}", job.id))
         if self.fetch_result is None:
             return
         from airflow_provider_dli.api.rows import Rows

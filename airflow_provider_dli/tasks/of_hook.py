@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.client.client import DliClient, Log
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.job import Job
+    from airflow_provider_dli.xcoms import Place
 
 
 class Statement:
@@ -47,7 +48,7 @@ class Statement:
     :param poll_interval: Seconds between two status calls, at most.
     """
 
-    job_id: str | None = None
+    current_job_id: str | None = None
     goal = Goal.FINISHED
     creates_job = True
     deferrable = False
@@ -97,7 +98,7 @@ class Statement:
         """Return the statement."""
         return [self._work]
 
-    def finish(self, client: DliClient, job: Job, ti: Any) -> None:
+    def finish(self, client: DliClient, job: Job, ti: Any, place: Place) -> None:
         """Keep the job, for its rows."""
         self.ended.append(job)
 

@@ -17,7 +17,7 @@ from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.start import Started, start
-from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, take_up
+from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, take_up, take_up_target
 from airflow_provider_dli.tasks.this_try import ThisTry
 from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
 from airflow_provider_dli.xcoms import Place
@@ -75,8 +75,8 @@ class JobRun:
 
     def resume(self, event: Mapping[str, Any] | None, deferral: Deferral) -> str:
         """Continue after a deferral that its trigger has ended; return the job id."""
-        [self._task.job_id] = deferral.job_ids
-        job_id, deadline = self._task.job_id, deferral.deadline
+        [self._task.current_job_id] = deferral.job_ids
+        job_id, deadline = self._task.current_job_id, deferral.deadline
         with self._resumed(is_foreign=deferral.is_foreign) as client:
             # What a trigger gives up, it cancels: then that the job still runs says nothing.
             goal = self._task.goal if says_over(event) else Goal.FINISHED
@@ -87,11 +87,13 @@ class JobRun:
                 late = None if deadline is None else max(deadline, machine.time() + _TOLD_ONCE_MORE_WITHIN)
                 job = self._wait(client.watching(self._watch_until(late)), job_id, deferral.start_by)
             place = Place(*deferral.statement or xcoms.announced_statement(TaskInstanceKey.of(self._ti)))
-            job = self._result(client, place, Started(job, deferral.is_earlier, deferral.is_foreign), deadline)
+            ended = Started(job, deferral.is_earlier, deferral.is_foreign)
+            job = self._result(client, place, ended, deadline)
+            self._finish(client, job, place)
             if place.is_last:
-                return self._finished(client, job)
+                return job.id
             statements = self._same_statements(client, place, deadline)
-            return self._run(client, statements, TakenUp(place.number + 1), deadline)
+            return self._run(client, statements, TakenUp(place.number + 1), deadline, ended._replace(job=job))
 
     def resume_without_event(self) -> str | None:
         """
@@ -101,13 +103,14 @@ class JobRun:
         """
         # This operator is a new one, and Airflow hands it nothing else.
         key = TaskInstanceKey.of(self._ti)
-        self._task.job_id = xcoms.announced_job_id(key)
+        self._task.current_job_id = xcoms.announced_job_id(key)
         with self._resumed(is_foreign=xcoms.is_foreign(key)) as client:
-            job = self._is_done(client, Goal.FINISHED)
-            if job is None or not xcoms.announced_statement(key).is_last:
+            job, place = self._is_done(client, Goal.FINISHED), xcoms.announced_statement(key)
+            if job is None or not place.is_last:
                 self._switch.abandon()
                 return None
-            return self._finished(client, job)
+            self._finish(client, job, place)
+            return job.id
 
     def end_before_resuming(self) -> None:
         """
@@ -165,31 +168,45 @@ class JobRun:
         self._switch.expects_a_job = True
         client = self._connected(watch_nothing).watching(self._switch.check)
         with self._cancelling(client):
-            if self._task.job_id is not None and not is_foreign:
-                self._switch.follow(self._task.job_id)
+            if self._task.current_job_id is not None and not is_foreign:
+                self._switch.follow(self._task.current_job_id)
             self._switch.expects_a_job = False
             yield client
 
     def _is_done(self, client: DliClient, goal: Goal) -> Job | None:
         """Return the job when DLI reports right now that it has finished, or is what the task waits for."""
-        if self._task.job_id is None:
+        if self._task.current_job_id is None:
             return None
-        job = JobWatcher(client, self._task.job_kind, self._task.job_id).look()
+        job = JobWatcher(client, self._task.job_kind, self._task.current_job_id).look()
         self._switch.check()  # a task that was killed meanwhile must not end well
         return job if job is not None and goal.is_reached(job.state) else None
 
-    def _run(self, client: DliClient, statements: Sequence[ThisTry], first: TakenUp, deadline: float | None) -> str:
-        """Run these statements, one after the other; return the id of the last job."""
+    def _run(
+        self,
+        client: DliClient,
+        statements: Sequence[ThisTry],
+        first: TakenUp,
+        deadline: float | None,
+        previous: Started | None = None,
+    ) -> str:
+        """
+        Run these statements, one after the other; return the id of the last job.
+
+        :param first: Where to begin.
+        :param previous: The job of the statement before that.
+        """
         number, started = first
         while True:
             place = Place(number, len(statements))
             if place.of > 1:
                 self._task.log.info("%s", place)
-            job = self._see_through(client, place, started or start(statements[number - 1]), deadline)
+            started = started or self._start(client, statements[number - 1], previous)
+            previous = started._replace(job=self._see_through(client, place, started, deadline))
+            self._finish(client, previous.job, place)
             if place.is_last:
-                return self._finished(client, job)
+                return previous.job.id
             number, started = number + 1, None
-            self._task.job_id = None
+            self._task.current_job_id = None
             self._switch.release()
             # After a deferral, Airflow would give the statements that are left the whole time again.
             self._watch_until(deadline)()
@@ -205,16 +222,25 @@ class JobRun:
             )
         return statements
 
-    def _finished(self, client: DliClient, job: Job) -> str:
+    def _start(self, client: DliClient, this: ThisTry, previous: Started | None) -> Started:
+        """Start the job of a statement; or take up that of an earlier try, where nothing but its target tells of it."""
+        before = None if previous is None else previous.job
+        if this.work.begins_after is not None:
+            before = client.job(self._task.job_kind, this.work.begins_after)
+        if before is not None:
+            this = replace(this, work=this.work.after(before))
+        this, taken_up = take_up_target(this, is_after_earlier=previous is None or previous.is_earlier)
+        return taken_up or start(this)
+
+    def _finish(self, client: DliClient, job: Job, place: Place) -> None:
         if self._task.wait_for_completion:
-            self._task.finish(client, job, self._ti)
+            self._task.finish(client, job, self._ti, place)
             self._switch.check()  # killed meanwhile, the task must not end well
-        return job.id
 
     def _see_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:
         """Wait for the job, here or in the triggerer; return it."""
         task, job = self._task, started.job
-        task.job_id = job.id
+        task.current_job_id = job.id
         xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign, place=place)
         if not task.wait_for_completion:
             return job
@@ -253,10 +279,10 @@ class JobRun:
             self._switch.check()
             task.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
             self._switch.release()
-            if task.creates_job:
-                task.job_id = None
+            task.current_job_id = None
             this = self._same_statements(client, place, deadline)[place.number - 1]
-            return self._see_through(client, place, start(this)._replace(is_earlier=False), deadline)
+            again = self._start(client, this, None)._replace(is_earlier=False)
+            return self._see_through(client, place, again, deadline)
         if job.state is JobState.FAILED:
             self._switch.check()
             self._show_log(client, job)

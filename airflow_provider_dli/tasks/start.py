@@ -36,6 +36,8 @@ _SUBMIT_WITHIN = 240.0
 _FIND_WITHIN = 3.0
 # How long a launch is repeated while it is not known whether the job has started, in seconds.
 _LAUNCH_WITHIN = 60.0
+# How far the clock of DLI may be behind where nothing but the time tells a job from an older one, in milliseconds.
+_DLI_CLOCK_BEHIND = 30_000
 # How much later than the task DLI ends the job by itself, in seconds.
 _BOUND_MARGIN = 60
 
@@ -122,7 +124,7 @@ def look(
     """
     end = machine.monotonic() + seconds
     while True:
-        jobs = list(client.jobs(this.task.job_kind, query))
+        jobs = [job for job in client.jobs(this.task.job_kind, query) if job.id not in this.others]
         if is_enough(jobs) or machine.monotonic() >= end:
             return jobs
         client.pause(1)
@@ -134,6 +136,8 @@ def _mine(this: ThisTry) -> Query:
     return Query(
         tags={identity.TI: this.mine.ti, identity.ATTEMPT: this.mine.attempt},
         name=name_of(this.work, this.mine) if name_of else None,
+        target=this.work.target,
+        since=None if this.work.target is None else this.began_itself - _DLI_CLOCK_BEHIND,
     )
 
 
@@ -167,9 +171,7 @@ def _has_done_it(this: ThisTry, job: Job) -> bool:
     """Whether an earlier try has started a job that has finished by now, and no user has asked for more since."""
     if not job.state.is_success or job.launched_at is None or this.task.on_earlier_job != "reattach":
         return False
-    # A clear sets `max_tries` anew.
-    is_cleared = this.mine.generation.partition(".")[2] != str(this.task.retries)
-    return not is_cleared and job.launched_at.timestamp() * 1000 >= this.began
+    return not this.is_cleared and job.launched_at.timestamp() * 1000 >= this.began
 
 
 def _launch(this: ThisTry, job: Job) -> Job:
@@ -308,6 +310,8 @@ def _find_submitted(this: ThisTry, lost: DliError) -> Job:
 def _lost_job(this: ThisTry, problem: str) -> DliError:
     name = _mine(this).name
     sign = f"the name {name}" if name else f"the tag {identity.TI} = {this.mine.ti}"
+    if this.work.target is not None:
+        sign = f"the folder {this.work.target}"
     return DliError(
         f"The answer to the submit was lost, {problem}. The job may still run: look in the DLI console for a job with "
         f"{sign} and cancel it if it is there. It was not submitted again, so that nothing runs twice."

@@ -55,7 +55,8 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
             f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {task.on_earlier_job!r}.",
             field="on_earlier_job",
         )
-    if this.work.existing_job_id is not None or not looks_for_earlier(task, this.mine.try_number):
+    is_found_later = len(statements) == 1 and this.work.begins_after is not None
+    if this.work.existing_job_id is not None or is_found_later or not looks_for_earlier(task, this.mine.try_number):
         return TakenUp()
     reuse = task.on_earlier_job == "reattach"
     searcher, query = this.client.for_thread(URGENT), _earlier(this)
@@ -91,6 +92,43 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
         return TakenUp(index + 1)
     this = statements[index]
     return TakenUp(index + 1, start.adopted(this, start.launched(this, serves), is_earlier=True))
+
+
+def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, start.Started | None]:
+    """
+    Find the job of an earlier try that writes where the one of this try shall: nothing else tells whose it is.
+
+    :param this: This try, and what its job does.
+    :param is_after_earlier: Whether an earlier try may just have submitted it.
+    :return: This try, which knows the jobs that are not its own; and the job that serves it too, or None.
+    """
+    task, target = this.task, this.work.target
+    if target is None or not looks_for_earlier(task, this.mine.try_number):
+        return this, None
+    reuse = task.on_earlier_job == "reattach" and not this.is_cleared
+    # Whoever submitted them, they count as jobs of the try before this one.
+    mine = replace(this.mine, statement_index=0)
+    before = replace(mine, try_number=mine.try_number - 1)
+    query = Query(tags=before.tags(), target=target, since=this.began)
+    searcher = this.client.for_thread(URGENT)
+    task.switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), [mine], reuse)))
+    jobs = start.look(
+        this,
+        this.client,
+        query,
+        start.LIST_LAG if is_after_earlier else 0,
+        lambda jobs: any(job.state.is_active or (reuse and job.state.is_success) for job in jobs),
+    )
+    found = judge(jobs, [mine], reuse)
+    task.switch.follow(*_still_running(found))
+    _cancel(this, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+    task.switch.release()
+    this = replace(this, others=frozenset(job.id for job in jobs))
+    for earlier in found:
+        if earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
+            _tell_of(this, earlier)
+            return this, start.adopted(this, earlier.job, is_earlier=True)
+    return this, None
 
 
 def _furthest(found: Iterable[Earlier], mine: identity.Identity, reuse: bool) -> int:

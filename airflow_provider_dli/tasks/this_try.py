@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_dli import compat, identity
+from airflow_provider_dli import compat, identity, machine
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.kill import KillSwitch
+    from airflow_provider_dli.xcoms import Place
 
 
 # How far the clock of DLI may be behind that of Airflow, in milliseconds.
@@ -28,7 +29,7 @@ _CLOCKS_DIFFER_BY = 15 * 60 * 1000
 class JobTask(Protocol):
     """What the machine needs of an operator that runs a job: its parameters, its work, its switch, and a client."""
 
-    job_id: str | None
+    current_job_id: str | None
     dli_conn_id: str
     region: str | None
     project_id: str | None
@@ -67,7 +68,7 @@ class JobTask(Protocol):
 
     def works(self, connection: DliConnection) -> Sequence[Work]: ...
 
-    def finish(self, client: DliClient, job: Job, ti: Any) -> None: ...
+    def finish(self, client: DliClient, job: Job, ti: Any, place: Place) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ class ThisTry:
     work: Work
     mine: identity.Identity
     deadline: float | None
+    #: When this try began, in milliseconds since the epoch.
+    began_itself: int = field(default_factory=lambda: int(machine.time() * 1000))
+    #: Jobs that are known not to be of this try.
+    others: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, task: JobTask, client: DliClient, context: Context, deadline: float | None) -> list[ThisTry]:
@@ -117,6 +122,12 @@ class ThisTry:
     def began(self) -> int:
         """When the DAG run began, in milliseconds since the epoch."""
         return int(identity.run_start(self.mine.generation)) // 1000
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether a user has cleared the task in this DAG run, at some time."""
+        # A clear sets `max_tries` anew.
+        return self.mine.generation.partition(".")[2] != str(self.task.retries)
 
     @property
     def looks_since(self) -> int:

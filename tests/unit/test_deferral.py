@@ -187,7 +187,7 @@ class TestSubmit:
         with pytest.raises(Exception, match=error):
             task.resume_execution("__fail__", {"error": error}, context)
         assert_cancelled(dli_local, job.job_id)
-        assert task.job_id == job.job_id
+        assert task.current_job_id == job.job_id
 
     def test_a_kill_before_the_task_has_come_to_its_job_cancels_it(self, dli_local, context):
         dli_local.will(run_for=60)

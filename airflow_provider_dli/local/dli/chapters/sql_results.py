@@ -11,6 +11,7 @@ from airflow_provider_dli.local.dli.chapters.sql_jobs import find, schema
 from airflow_provider_dli.local.dli.engine.obs import ObsError, check_name
 from airflow_provider_dli.local.dli.jobs.job import Stage
 from airflow_provider_dli.local.dli.jobs.queue_book import DEFAULT
+from airflow_provider_dli.local.dli.jobs.scripts import play
 from airflow_provider_dli.local.dli.jobs.sql_job import SqlJob
 from airflow_provider_dli.local.dli.jobs.threads import run_interruptibly
 from airflow_provider_dli.local.dli.replies import RefusedError
@@ -70,9 +71,13 @@ async def export(service: Service, job_id: str, body: ExportBody) -> Response:
         export=body.model_dump(),
     )
 
+    script = service.scripts.take(job.statement)
+
     async def work() -> str:
+        if script is not None:
+            await play(job, script)
         job.result = await run_interruptibly(job, service.export(source.result, body, job.job_id))
         return job.result.message
 
-    service.start(job, work)
+    service.start(job, work, script.launching_for if script else 0)
     return success(service, job_id=job.job_id, job_mode=job.job_mode)
