@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from airflow import __version__ as airflow_version
 
@@ -19,11 +19,14 @@ from airflow_provider_dli.task_instances import without_number
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection, Context
+    from airflow.providers.common.compat.sdk import Connection, Context, XComArg
 
     from airflow_provider_dli.task_instances import TaskInstanceKey
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    #: What a templated parameter takes: a value, or the output of another task. When the task runs, it is the value.
+    Templated: TypeAlias = T | XComArg
 
 AIRFLOW = tuple(int(number) for number in airflow_version.split(".")[:2])
 

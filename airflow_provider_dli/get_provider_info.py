@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+_ASSET_URIS = [
+    {
+        "schemes": ["dli"],
+        "handler": "airflow_provider_dli.assets.dli.sanitize_uri",
+        "factory": "airflow_provider_dli.assets.dli.create_asset",
+        "to_openlineage_converter": "airflow_provider_dli.assets.dli.convert_asset_to_openlineage",
+    }
+]
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the description of the provider, in the form of Airflow's ``provider_info.schema.json``."""
@@ -45,6 +54,9 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_provider_dli.triggers.dli"],
             }
         ],
+        "asset-uris": _ASSET_URIS,
+        # The name of the same in Airflow 2.
+        "dataset-uris": _ASSET_URIS,
         "connection-types": [
             {
                 "connection-type": "dli",

@@ -94,6 +94,7 @@ class Job:
     :param duration: How long it has run, by DLI's own clock; None before it starts.
     :param result_count: Number of rows returned or inserted; None when DLI does not say.
     :param input_size: Number of bytes that it has read; None when DLI does not say.
+    :param columns: Name and DLI's type of each column of its result, where a status call tells them.
     :param tags: Its tags. Of a kind without tags, what its settings, description or name say instead.
     :param is_proved: Whether that can be relied upon. A name alone proves nothing: such a job is never cancelled.
     :param may_recover: Whether DLI may start the job again by itself after a failure.
@@ -116,6 +117,7 @@ class Job:
     duration: Duration | None = None
     result_count: int | None = None
     input_size: int | None = None
+    columns: tuple[tuple[str, str], ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     is_proved: bool = True
     may_recover: bool = False

@@ -7,6 +7,7 @@ type ``sql``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -371,6 +372,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         duration=answers.duration(body.get("duration")),
         result_count=answers.count(body.get("result_count")),
         input_size=answers.count(body.get("input_size")),
+        columns=_columns(body.get("detail")),
         tags=answers.tags(body.get("tags")),
     )
 
@@ -392,6 +394,20 @@ def _rows(body: Mapping[str, Any]) -> Rows:
     if any(len(row) != len(columns) for row in rows):
         raise ValueError("a row has more or fewer values than there are columns")
     return Rows(columns, rows)
+
+
+def _columns(detail: object) -> tuple[tuple[str, str], ...]:
+    """Read Spark's description of a result, which is JSON in a text."""
+    if not isinstance(detail, str) or not detail:
+        return ()
+    try:
+        fields = json.loads(detail)["fields"]
+        return tuple(
+            (field["name"], field["type"] if isinstance(field["type"], str) else field["type"]["type"])
+            for field in fields
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
 
 
 def _message(answer: Answer, body: Mapping[str, Any]) -> str:

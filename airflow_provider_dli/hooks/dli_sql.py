@@ -10,15 +10,23 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import checks, script
 from airflow_provider_dli.api import sql as api
-from airflow_provider_dli.api.rows import MOST_ROWS
-from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli.api.rows import MOST_ROWS, Rows
 from airflow_provider_dli.hooks.dbapi import Connection
 from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.job import Job, JobState
+from airflow_provider_dli.lineage import openlineage
 from airflow_provider_dli.tasks import of_hook
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.rows import Rows
-    from airflow_provider_dli.job import Job
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo
+
+# Airflow's lineage asks each database for the columns of its tables. DLI has no table that tells them, and a job that
+# looks for one costs money: this name stands for it, and has no rows.
+_NO_INFORMATION_SCHEMA = "dli_has_no_information_schema"
+_NO_ROWS = Job(
+    id="none", kind=api.KIND.name, title="SQL job", state=JobState.FINISHED, status="FINISHED", rows=Rows([], [])
+)
 
 # A statement that shows something has its rows in the answer to its submit, if it is not run in the background.
 _AT_ONCE = {"dli.sql.sqlasync.enabled": False}
@@ -76,6 +84,7 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         self.poll_interval = poll_interval
         self.log_sql = log_sql
         self._others = others
+        self._last_job_id: str | None = None
 
     def get_conn(self) -> Connection:
         """
@@ -97,6 +106,8 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         :raises DliValueError: It has rows, and DLI shows none of its queue; nothing was submitted.
         :raises DliJobError: The job failed or was cancelled.
         """
+        if _NO_INFORMATION_SCHEMA in statement:
+            return _NO_ROWS
         defaults = self.connect()
         work = api.SqlWork(
             statement,
@@ -111,6 +122,11 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
                 f"must not be {api.DEFAULT_QUEUE!r} for a query: DLI shows no rows of that queue. Name a queue of type "
                 'sql, in the connection as default_queue or with hook_params={"queue_name": ...}.',
             )
+        job = self._run(work)
+        self._last_job_id = job.id
+        return job
+
+    def _run(self, work: api.SqlWork) -> Job:
         task = of_hook.running_task()
         if task is None:
             submit = api.submit(
@@ -155,13 +171,29 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
             part = ", ".join(values[start : start + size])
             self.run_statement(f"INSERT INTO {table}{columns} VALUES {part}")  # noqa: S608 - literals of the parser
 
-    def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
-        """
-        Refuse: SQLAlchemy knows no DLI.
+    def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> None:  # type: ignore[override]
+        """Return None: SQLAlchemy knows no DLI. Airflow's lineage asks for an engine, and goes without."""
 
-        :raises DliError: Always.
-        """
-        raise DliError("There is no SQLAlchemy engine for DLI. get_conn() returns a connection of PEP 249.")
+    def get_openlineage_database_info(self, connection: Any) -> DatabaseInfo:
+        """Return how OpenLineage names the tables of this project."""
+        from airflow.providers.openlineage.sqlparser import DatabaseInfo
+
+        authority = openlineage.authority(self.client.access.connection())
+        return DatabaseInfo(
+            scheme=openlineage.SCHEME, authority=authority, information_schema_table_name=_NO_INFORMATION_SCHEMA
+        )
+
+    def get_openlineage_database_dialect(self, connection: Any) -> str:
+        """Return the dialect of DLI, for OpenLineage's parser."""
+        return "spark"
+
+    def get_openlineage_default_schema(self) -> str:
+        """Return the database of unqualified names."""
+        return self.schema or self.client.access.connection().default_database or openlineage.DEFAULT_DATABASE
+
+    def get_openlineage_database_specific_lineage(self, task_instance: Any) -> OperatorLineage | None:
+        """Return the job that ran last."""
+        return openlineage.lineage(self.client.access.connection(), job_id=self._last_job_id)
 
     def _get_polars_df(self, sql: Any, parameters: Any = None, **kwargs: Any) -> Any:
         import polars

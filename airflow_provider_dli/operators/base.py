@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
+from airflow_provider_dli.client.patience import watch_nothing
 from airflow_provider_dli.exceptions import PERMANENT, DliValueError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Goal
@@ -20,10 +21,12 @@ from airflow_provider_dli.waiting.watcher import checked_poll_interval
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_dli.api.job_kind import JobKind, Work
     from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.compat import Templated
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.run import JobRun
     from airflow_provider_dli.xcoms import Place
@@ -40,18 +43,18 @@ class DliOperator(BaseOperator):
     def __init__(
         self,
         *,
-        dli_conn_id: str = DliHook.default_conn_name,
-        region: str | None = None,
-        project_id: str | None = None,
+        dli_conn_id: Templated[str] = DliHook.default_conn_name,
+        region: Templated[str] | None = None,
+        project_id: Templated[str] | None = None,
         poll_interval: float = 10.0,
         wait_for_completion: bool = True,
         **kwargs: Any,
     ) -> None:
         _refuse_queue(self, kwargs)
         super().__init__(**kwargs)
-        self.dli_conn_id = dli_conn_id
-        self.region = region
-        self.project_id = project_id
+        self.dli_conn_id: Any = dli_conn_id
+        self.region: Any = region
+        self.project_id: Any = project_id
         self.poll_interval = poll_interval
         self.wait_for_completion = wait_for_completion
 
@@ -184,6 +187,21 @@ class DliJobOperator(DliOperator):
                 if (job_id := self._run(context).resume_without_event()) is not None:
                     return job_id
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def lineage_fields(self) -> dict[str, Any]:
+        """Return what OpenLineage is told beside the job: see :func:`.lineage.openlineage.lineage`."""
+        return {}
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage | None:
+        """Return the tables, the statements and the job of this task. Called by Airflow's OpenLineage provider."""
+        from airflow_provider_dli.lineage.openlineage import lineage
+
+        connection = self.client(watch_nothing).access.connection()
+        return lineage(connection, job_id=self.current_job_id, **self.lineage_fields())
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:
+        """Return the same, with the job. Called by Airflow's OpenLineage provider."""
+        return self.get_openlineage_facets_on_start()
 
     def _run(self, context: Context) -> JobRun:
         from airflow_provider_dli.tasks.run import JobRun

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_dli.api.job_kind import JobKind
+    from airflow_provider_dli.compat import Templated
 
 
 class DliCancelJobOperator(DliOperator):
@@ -50,15 +51,15 @@ class DliCancelJobOperator(DliOperator):
     def __init__(
         self,
         *,
-        job_id: str | int | Sequence[str | int],
-        kind: str = "sql",
+        job_id: Templated[str | int | Sequence[str | int]],
+        kind: Templated[str] = "sql",
         fail_if_finished: bool = False,
         deferrable: bool = DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.job_id = job_id
-        self.kind = kind
+        self.job_id: Any = job_id
+        self.kind: Any = kind
         self.fail_if_finished = fail_if_finished
         self.deferrable = deferrable
 

@@ -11,6 +11,7 @@ from airflow_provider_dli.operators.base import DliJobOperator
 
 if TYPE_CHECKING:
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.compat import Templated
 
 
 class DliExportResultOperator(DliJobOperator):
@@ -62,23 +63,23 @@ class DliExportResultOperator(DliJobOperator):
     def __init__(
         self,
         *,
-        job_id: str,
-        obs_path: str,
-        data_type: str = "csv",
+        job_id: Templated[str],
+        obs_path: Templated[str],
+        data_type: Templated[str] = "csv",
         compress: str | None = None,
         with_header: bool | None = None,
-        export_mode: str | None = None,
-        queue_name: str | None = None,
+        export_mode: Templated[str] | None = None,
+        queue_name: Templated[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.job_id = job_id
-        self.obs_path = obs_path
-        self.data_type = data_type
+        self.job_id: Any = job_id
+        self.obs_path: Any = obs_path
+        self.data_type: Any = data_type
         self.compress = compress
         self.with_header = with_header
-        self.export_mode = export_mode
-        self.queue_name = queue_name
+        self.export_mode: Any = export_mode
+        self.queue_name: Any = queue_name
 
     def work(self, connection: DliConnection) -> export.ExportWork:
         """Return what is exported, where to and how."""

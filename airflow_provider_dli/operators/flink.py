@@ -17,6 +17,7 @@ from airflow_provider_dli.operators.cancel import DliCancelJobOperator
 if TYPE_CHECKING:
     from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.compat import Templated
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.xcoms import Place
 
@@ -134,38 +135,38 @@ class DliStartFlinkJobOperator(DliJobOperator):
     def __init__(
         self,
         *,
-        job_id: str | int | None = None,
-        job_type: str | None = None,
-        name: str | None = None,
-        sql_body: str | None = None,
-        entrypoint: str | None = None,
-        main_class: str | None = None,
-        args: Sequence[str] | None = None,
-        dependency_jars: Sequence[str] | None = None,
-        dependency_files: Sequence[str] | None = None,
-        queue_name: str | None = None,
+        job_id: Templated[str | int] | None = None,
+        job_type: Templated[str] | None = None,
+        name: Templated[str] | None = None,
+        sql_body: Templated[str] | None = None,
+        entrypoint: Templated[str] | None = None,
+        main_class: Templated[str] | None = None,
+        args: Templated[Sequence[str]] | None = None,
+        dependency_jars: Templated[Sequence[str]] | None = None,
+        dependency_files: Templated[Sequence[str]] | None = None,
+        queue_name: Templated[str] | None = None,
         run_mode: str | None = None,
-        flink_version: str | None = None,
-        cu_number: int | None = None,
-        manager_cu_number: int | None = None,
-        parallel_number: int | None = None,
-        tm_cus: int | None = None,
-        tm_slot_num: int | None = None,
+        flink_version: Templated[str] | None = None,
+        cu_number: Templated[int] | None = None,
+        manager_cu_number: Templated[int] | None = None,
+        parallel_number: Templated[int] | None = None,
+        tm_cus: Templated[int] | None = None,
+        tm_slot_num: Templated[int] | None = None,
         resource_config_version: str | None = None,
-        resource_config: Mapping[str, Any] | None = None,
+        resource_config: Templated[Mapping[str, Any]] | None = None,
         checkpoint_enabled: bool | None = None,
         checkpoint_mode: int | None = None,
-        checkpoint_interval: int | None = None,
-        checkpoint_path: str | None = None,
+        checkpoint_interval: Templated[int] | None = None,
+        checkpoint_path: Templated[str] | None = None,
         resume_checkpoint: bool | None = None,
         resume_max_num: int | None = None,
         restart_when_exception: bool | None = None,
-        obs_bucket: str | None = None,
+        obs_bucket: Templated[str] | None = None,
         log_enabled: bool | None = None,
-        runtime_config: Mapping[str, Any] | None = None,
-        execution_agency_urn: str | None = None,
-        smn_topic: str | None = None,
-        tags: Mapping[str, Any] | None = None,
+        runtime_config: Templated[Mapping[str, Any]] | None = None,
+        execution_agency_urn: Templated[str] | None = None,
+        smn_topic: Templated[str] | None = None,
+        tags: Templated[Mapping[str, Any]] | None = None,
         resume_savepoint: bool = False,
         wait_for: Literal["running", "finished"] = "running",
         start_timeout: timedelta | None = timedelta(minutes=15),
@@ -175,38 +176,38 @@ class DliStartFlinkJobOperator(DliJobOperator):
     ) -> None:
         super().__init__(**kwargs)
         # The job that the task waits for, too.
-        self.job_id = job_id
-        self.job_type = job_type
-        self.name = name
-        self.sql_body = sql_body
-        self.entrypoint = entrypoint
-        self.main_class = main_class
-        self.args = args
-        self.dependency_jars = dependency_jars
-        self.dependency_files = dependency_files
-        self.queue_name = queue_name
+        self.job_id: Any = job_id
+        self.job_type: Any = job_type
+        self.name: Any = name
+        self.sql_body: Any = sql_body
+        self.entrypoint: Any = entrypoint
+        self.main_class: Any = main_class
+        self.args: Any = args
+        self.dependency_jars: Any = dependency_jars
+        self.dependency_files: Any = dependency_files
+        self.queue_name: Any = queue_name
         self.run_mode = run_mode
-        self.flink_version = flink_version
-        self.cu_number = cu_number
-        self.manager_cu_number = manager_cu_number
-        self.parallel_number = parallel_number
-        self.tm_cus = tm_cus
-        self.tm_slot_num = tm_slot_num
+        self.flink_version: Any = flink_version
+        self.cu_number: Any = cu_number
+        self.manager_cu_number: Any = manager_cu_number
+        self.parallel_number: Any = parallel_number
+        self.tm_cus: Any = tm_cus
+        self.tm_slot_num: Any = tm_slot_num
         self.resource_config_version = resource_config_version
-        self.resource_config = resource_config
+        self.resource_config: Any = resource_config
         self.checkpoint_enabled = checkpoint_enabled
         self.checkpoint_mode = checkpoint_mode
-        self.checkpoint_interval = checkpoint_interval
-        self.checkpoint_path = checkpoint_path
+        self.checkpoint_interval: Any = checkpoint_interval
+        self.checkpoint_path: Any = checkpoint_path
         self.resume_checkpoint = resume_checkpoint
         self.resume_max_num = resume_max_num
         self.restart_when_exception = restart_when_exception
-        self.obs_bucket = obs_bucket
+        self.obs_bucket: Any = obs_bucket
         self.log_enabled = log_enabled
-        self.runtime_config = runtime_config
-        self.execution_agency_urn = execution_agency_urn
-        self.smn_topic = smn_topic
-        self.tags = tags
+        self.runtime_config: Any = runtime_config
+        self.execution_agency_urn: Any = execution_agency_urn
+        self.smn_topic: Any = smn_topic
+        self.tags: Any = tags
         self.resume_savepoint = resume_savepoint
         self.wait_for = wait_for
         self.start_timeout = start_timeout
@@ -277,7 +278,7 @@ class DliStopFlinkJobOperator(DliCancelJobOperator):
     template_fields: Sequence[str] = ("job_id", "dli_conn_id", "region", "project_id")
 
     def __init__(
-        self, *, job_id: str | int | Sequence[str | int], stop_with_savepoint: bool = False, **kwargs: Any
+        self, *, job_id: Templated[str | int | Sequence[str | int]], stop_with_savepoint: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(job_id=job_id, kind=api.KIND.name, **kwargs)
         self.stop_with_savepoint = stop_with_savepoint

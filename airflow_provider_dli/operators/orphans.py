@@ -16,6 +16,8 @@ from airflow_provider_dli.operators.base import DliOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_dli.compat import Templated
+
 
 class DliCancelOrphanJobsOperator(DliOperator):
     """
@@ -53,15 +55,15 @@ class DliCancelOrphanJobsOperator(DliOperator):
     def __init__(
         self,
         *,
-        kinds: Sequence[str] = tuple(KINDS),
-        queue_name: str | None = None,
+        kinds: Templated[Sequence[str]] = tuple(KINDS),
+        queue_name: Templated[str] | None = None,
         older_than: timedelta | float = timedelta(minutes=5),
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.kinds = kinds
-        self.queue_name = queue_name
+        self.kinds: Any = kinds
+        self.queue_name: Any = queue_name
         self.older_than = older_than
         # Not `dry_run`: every operator of Airflow has a method of that name.
         self.only_tell = dry_run

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.api.call import Call
     from airflow_provider_dli.api.job_kind import JobKind
     from airflow_provider_dli.client.client import DliClient, Log
+    from airflow_provider_dli.compat import Templated
     from airflow_provider_dli.job import Job
 
 # How often a creation is tried that got lost on its way.
@@ -96,20 +97,20 @@ class DliCreateQueueOperator(DliOperator):
     def __init__(
         self,
         *,
-        queue_name: str,
-        elastic_resource_pool_name: str,
-        cu_count: int,
-        queue_type: str | None = None,
-        tags: Mapping[str, str] | None = None,
+        queue_name: Templated[str],
+        elastic_resource_pool_name: Templated[str],
+        cu_count: Templated[int],
+        queue_type: Templated[str] | None = None,
+        tags: Templated[Mapping[str, str]] | None = None,
         wait_usable: timedelta | float = timedelta(minutes=4),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.queue_name = queue_name
-        self.elastic_resource_pool_name = elastic_resource_pool_name
-        self.cu_count = cu_count
-        self.queue_type = queue_type
-        self.tags = tags
+        self.queue_name: Any = queue_name
+        self.elastic_resource_pool_name: Any = elastic_resource_pool_name
+        self.cu_count: Any = cu_count
+        self.queue_type: Any = queue_type
+        self.tags: Any = tags
         self.wait_usable = wait_usable
 
     def execute(self, context: Context) -> str:
@@ -182,9 +183,9 @@ class DliDeleteQueueOperator(DliOperator):
     template_fields: Sequence[str] = ("queue_name", "dli_conn_id", "region", "project_id")
     ui_color = "#fdecea"
 
-    def __init__(self, *, queue_name: str, force: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, queue_name: Templated[str], force: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.queue_name = queue_name
+        self.queue_name: Any = queue_name
         self.force = force
 
     def execute(self, context: Context) -> None:

@@ -11,6 +11,7 @@ from airflow_provider_dli.operators.base import DliJobOperator
 
 if TYPE_CHECKING:
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.compat import Templated
 
 
 class DliSubmitSparkJobOperator(DliJobOperator):
@@ -107,61 +108,61 @@ class DliSubmitSparkJobOperator(DliJobOperator):
     def __init__(
         self,
         *,
-        file: str,
-        class_name: str | None = None,
-        args: Sequence[str] | None = None,
-        spark_version: str | None = None,
-        queue_name: str | None = None,
-        name: str | None = None,
-        conf: Mapping[str, Any] | None = None,
-        jars: Sequence[str] | None = None,
-        py_files: Sequence[str] | None = None,
-        files: Sequence[str] | None = None,
-        modules: Sequence[str] | None = None,
-        resources: Sequence[Mapping[str, Any]] | None = None,
-        groups: Sequence[Mapping[str, Any]] | None = None,
+        file: Templated[str],
+        class_name: Templated[str] | None = None,
+        args: Templated[Sequence[str]] | None = None,
+        spark_version: Templated[str] | None = None,
+        queue_name: Templated[str] | None = None,
+        name: Templated[str] | None = None,
+        conf: Templated[Mapping[str, Any]] | None = None,
+        jars: Templated[Sequence[str]] | None = None,
+        py_files: Templated[Sequence[str]] | None = None,
+        files: Templated[Sequence[str]] | None = None,
+        modules: Templated[Sequence[str]] | None = None,
+        resources: Templated[Sequence[Mapping[str, Any]]] | None = None,
+        groups: Templated[Sequence[Mapping[str, Any]]] | None = None,
         sc_type: str | None = None,
-        driver_memory: str | None = None,
-        driver_cores: int | None = None,
-        executor_memory: str | None = None,
-        executor_cores: int | None = None,
-        num_executors: int | None = None,
+        driver_memory: Templated[str] | None = None,
+        driver_cores: Templated[int] | None = None,
+        executor_memory: Templated[str] | None = None,
+        executor_cores: Templated[int] | None = None,
+        num_executors: Templated[int] | None = None,
         feature: str | None = None,
-        image: str | None = None,
-        catalog_name: str | None = None,
-        execution_agency_urn: str | None = None,
-        obs_bucket: str | None = None,
+        image: Templated[str] | None = None,
+        catalog_name: Templated[str] | None = None,
+        execution_agency_urn: Templated[str] | None = None,
+        obs_bucket: Templated[str] | None = None,
         auto_recovery: bool = False,
         max_retry_times: int | None = None,
         log_tail_lines: int = 100,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.file = file
-        self.class_name = class_name
-        self.args = args
-        self.spark_version = spark_version
-        self.queue_name = queue_name
-        self.name = name
-        self.conf = conf
-        self.jars = jars
-        self.py_files = py_files
-        self.files = files
-        self.modules = modules
+        self.file: Any = file
+        self.class_name: Any = class_name
+        self.args: Any = args
+        self.spark_version: Any = spark_version
+        self.queue_name: Any = queue_name
+        self.name: Any = name
+        self.conf: Any = conf
+        self.jars: Any = jars
+        self.py_files: Any = py_files
+        self.files: Any = files
+        self.modules: Any = modules
         # `resources` of an operator is Airflow's: what a worker needs.
-        self.package_resources = resources
-        self.groups = groups
+        self.package_resources: Any = resources
+        self.groups: Any = groups
         self.sc_type = sc_type
-        self.driver_memory = driver_memory
-        self.driver_cores = driver_cores
-        self.executor_memory = executor_memory
-        self.executor_cores = executor_cores
-        self.num_executors = num_executors
+        self.driver_memory: Any = driver_memory
+        self.driver_cores: Any = driver_cores
+        self.executor_memory: Any = executor_memory
+        self.executor_cores: Any = executor_cores
+        self.num_executors: Any = num_executors
         self.feature = feature
-        self.image = image
-        self.catalog_name = catalog_name
-        self.execution_agency_urn = execution_agency_urn
-        self.obs_bucket = obs_bucket
+        self.image: Any = image
+        self.catalog_name: Any = catalog_name
+        self.execution_agency_urn: Any = execution_agency_urn
+        self.obs_bucket: Any = obs_bucket
         self.auto_recovery = auto_recovery
         self.max_retry_times = max_retry_times
         self.log_tail_lines = log_tail_lines

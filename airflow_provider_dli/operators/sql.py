@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_dli.api import checks
 from airflow_provider_dli.api import sql as api
 from airflow_provider_dli.api.sql import DEFAULT_QUEUE
+from airflow_provider_dli.client.patience import watch_nothing
+from airflow_provider_dli.exceptions import DliValueError
 from airflow_provider_dli.operators.base import DliJobOperator
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import Work
     from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.compat import Templated
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.xcoms import Place
 
@@ -93,25 +96,27 @@ class DliSubmitSqlJobOperator(DliJobOperator):
     def __init__(
         self,
         *,
-        sql: str | Sequence[str],
-        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
-        fetch_result: int | None = None,
-        export_to: str | None = None,
-        database: str | None = None,
-        queue_name: str | None = None,
-        conf: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
+        sql: Templated[str | Sequence[str]],
+        parameters: Templated[Mapping[str, Any] | Sequence[Any]] | None = None,
+        fetch_result: Templated[int] | None = None,
+        export_to: Templated[str] | None = None,
+        database: Templated[str] | None = None,
+        queue_name: Templated[str] | None = None,
+        conf: Templated[Mapping[str, Any]] | None = None,
+        tags: Templated[Mapping[str, str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.sql = sql
-        self.parameters = parameters
-        self.fetch_result = fetch_result
-        self.export_to = export_to
-        self.database = database
-        self.queue_name = queue_name
-        self.conf = conf
-        self.tags = tags
+        self.sql: Any = sql
+        self.parameters: Any = parameters
+        self.fetch_result: Any = fetch_result
+        self.export_to: Any = export_to
+        self.database: Any = database
+        self.queue_name: Any = queue_name
+        self._exported_to: str | None = None
+        self._result_columns: Sequence[tuple[str, str]] = ()
+        self.conf: Any = conf
+        self.tags: Any = tags
 
     def works(self, connection: DliConnection) -> Sequence[Work]:
         """Return the statements, with what the connection adds to them."""
@@ -167,7 +172,9 @@ class DliSubmitSqlJobOperator(DliJobOperator):
             return
         if self.export_to:
             ti.xcom_push(key="query_job_id", value=job.id)
-            ti.xcom_push(key="export_path", value=self.export_to.replace("{job_id}", job.id))
+            self._exported_to = self.export_to.replace("{job_id}", job.id)
+            self._result_columns = job.columns
+            ti.xcom_push(key="export_path", value=self._exported_to)
         if self.fetch_result is None:
             return
         from airflow_provider_dli.api.rows import Rows
@@ -178,6 +185,22 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         result = Rows(found.columns, found.rows[: int(self.fetch_result)])
         ti.xcom_push(key="result", value=result.records())
         self.log.info("The first rows of the result:\n%s", result.shown(_SHOWN_ROWS))
+
+    def lineage_fields(self) -> dict[str, Any]:
+        """Return the statements, and where their result is exported to."""
+        from airflow_provider_dli.api import script
+
+        try:
+            found = script.statements(self.sql, self.parameters)
+        except DliValueError:  # the task fails for it, too
+            return {}
+        database = self.database or self.client(watch_nothing).access.connection().default_database
+        return {
+            "statements": found,
+            "database": database,
+            "exported_to": self._exported_to,
+            "columns": self._result_columns,
+        }
 
     def _refuse_default_queue(self, queue_name: str | None) -> None:
         if (queue_name or DEFAULT_QUEUE).lower() == DEFAULT_QUEUE:

@@ -27,6 +27,7 @@ from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_o
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_dli.compat import Templated
     from airflow_provider_dli.job import Job
 
 # Seconds between two status calls of a trigger, at least: Airflow allows a sensor 0, which would ask without a pause.
@@ -72,22 +73,22 @@ class DliJobSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        job_id: str | int,
-        kind: str = "sql",
-        wait_for: str = Goal.FINISHED,
-        dli_conn_id: str = DliHook.default_conn_name,
-        region: str | None = None,
-        project_id: str | None = None,
+        job_id: Templated[str | int],
+        kind: Templated[str] = "sql",
+        wait_for: Templated[str] = Goal.FINISHED,
+        dli_conn_id: Templated[str] = DliHook.default_conn_name,
+        region: Templated[str] | None = None,
+        project_id: Templated[str] | None = None,
         deferrable: bool = airflow_config.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.job_id = job_id
-        self.kind = kind
-        self.wait_for = wait_for
-        self.dli_conn_id = dli_conn_id
-        self.region = region
-        self.project_id = project_id
+        self.job_id: Any = job_id
+        self.kind: Any = kind
+        self.wait_for: Any = wait_for
+        self.dli_conn_id: Any = dli_conn_id
+        self.region: Any = region
+        self.project_id: Any = project_id
         self.deferrable = deferrable
         self._job: Job | None = None
 

@@ -15,6 +15,18 @@ def test_the_sql_operators_of_airflow(airflow: LocalAirflow, dli: LocalDli) -> N
     sql_tools.check(airflow, dli, "sql_tools_newest")
 
 
+def test_every_operator_with_what_others_return(airflow: LocalAirflow, dli: LocalDli) -> None:
+    airflow.api.wait_for_dag("every_operator")
+    run_id = airflow.api.trigger("every_operator")
+    ended = airflow.api.wait_for_state("every_operator", run_id, timeout=240)
+    tasks = airflow.api.task_instances("every_operator", run_id)
+    assert ended == "success", {task["task_id"]: task["state"] for task in tasks}
+    assert {task["state"] for task in tasks} == {"success"}
+    assert len(tasks) == 17
+    assert [job.status for job in dli.jobs() if job.job_type == "EXPORT"] == ["FINISHED", "FINISHED"]
+    assert "of_every_operator" not in dli.settings()["queues"]
+
+
 def test_a_script_and_its_result(airflow: LocalAirflow, dli: LocalDli) -> None:
     airflow.api.wait_for_dag("dli_script")
     run_id = airflow.api.trigger("dli_script")

@@ -198,10 +198,6 @@ class TestHook:
         with_rows.close()
         assert with_rows.description is None
 
-    def test_there_is_no_sqlalchemy_engine(self):
-        with pytest.raises(DliError, match="no SQLAlchemy engine"):
-            hook_of().get_sqlalchemy_engine()
-
     def test_what_is_interrupted_outside_of_tasks_is_cancelled(self, dli_local, monkeypatch):
         dli_local.will(run_for=30)
         monkeypatch.setattr(of_hook, "wait_until_over", raising(KeyboardInterrupt))

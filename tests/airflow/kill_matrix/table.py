@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kill_matrix.cases import ALL, PATHS, Case
+from kill_matrix.kinds import SQL
 from kill_matrix.lines import cases_of
 from kill_matrix.stage import Outcome
 
@@ -45,10 +46,14 @@ def write_lines(readme: Path = README) -> None:
 
 def line_rows() -> list[list[str]]:
     """The cells of the table of all lines, without its head: what ``test_lines`` holds them to."""
-    cases = {line: {case.path.title: case for case in cases_of(line) if case.moment.name == "wait"} for line in OLDER}
-    cases[LINES[-1]] = {case.path.title: case for case in ALL if case.moment.name == "wait"}
+    cases = {line: {case.path.title: case for case in cases_of(line) if _is_row(case)} for line in OLDER}
+    cases[LINES[-1]] = {case.path.title: case for case in ALL if _is_row(case)}
     titles = [path.title for path in PATHS if path.title in cases[LINES[0]]]
     return [[title, *(_cell(cases[line][title]) for line in LINES)] for title in titles]
+
+
+def _is_row(case: Case) -> bool:
+    return case.moment.name == "wait" and case.kind is SQL
 
 
 def _is_told(outcome: Outcome) -> bool:
