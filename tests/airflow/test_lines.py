@@ -65,8 +65,9 @@ def airflow(
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, line: str, airflow: LocalAirflow, dli: LocalDli) -> dict[str, Outcome]:
     """What came of the cases of this line that were asked for, played side by side."""
-    calls = [item.callspec.params for item in request.session.items if item.function is test_a_kill]
-    cases = [call["case"] for call in calls if call["line"] == line]
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    params = [call.params for call in calls if call and "case" in call.params]
+    cases = [each["case"] for each in params if each["line"] == line and each["case"]]
     with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
         return stage.play(cases)
 
@@ -77,16 +78,21 @@ def test_the_dags_that_users_copy(of_line: str, lines: Path, tmp_path: Path) -> 
     dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, install(of_line, lines)))
 
 
+# With the kills in one function: pytest starts the Airflow of a line once for each.
 @pytest.mark.parametrize(
     ("line", "case"),
-    [pytest.param(line, case, id=case.name) for line in OLDER_AIRFLOWS for case in cases_of(line)],
+    [
+        pytest.param(line, case, id=f"sql-operators.{line}" if case is None else case.name)
+        for line in OLDER_AIRFLOWS
+        for case in (*cases_of(line), None)
+    ],
     indirect=["line"],
     scope="module",
 )
-def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
-    verdict.check(outcomes[case.name])
-
-
-@pytest.mark.parametrize("line", OLDER_AIRFLOWS, indirect=True, scope="module")
-def test_the_sql_operators_of_airflow(line: str, airflow: LocalAirflow, dli: LocalDli) -> None:
-    sql_tools.check(airflow, dli, f"sql_tools_{line.replace('.', '_')}")
+def test_a_kill_or_the_sql_operators_of_airflow(
+    line: str, case: Case | None, outcomes: dict[str, Outcome], airflow: LocalAirflow, dli: LocalDli
+) -> None:
+    if case is None:
+        sql_tools.check(airflow, dli, f"sql_tools_{line.replace('.', '_')}")
+    else:
+        verdict.check(outcomes[case.name])
