@@ -46,13 +46,16 @@ _OF_A_SESSION = {
 }
 
 
-def statements(sql: object, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> list[str]:
+def statements(
+    sql: object, parameters: Mapping[str, Any] | Sequence[Any] | None = None, *, may_be_unused: bool = False
+) -> list[str]:
     """
     Return the statements of a script, with the parameters in them as literals.
 
     :param sql: A statement, a script whose statements are separated by semicolons, or a list of these.
     :param parameters: Values of ``:name`` by name, or of each ``?`` in order. None leaves both as they are. See
         :func:`literal`.
+    :param may_be_unused: Whether there may be values that no statement has. Default: that is an error.
     :raises DliValueError: There is no statement, one of them cannot be used, or the parameters do not match.
     """
     found: list[str] = []
@@ -61,7 +64,7 @@ def statements(sql: object, parameters: Mapping[str, Any] | Sequence[Any] | None
     if not found:
         raise DliValueError("sql is empty: give a SQL statement. (Comments alone are none.)", field="sql")
     if parameters is not None:
-        found = _bound(found, parameters)
+        found = _bound(found, parameters, may_be_unused=may_be_unused)
     for number, statement in enumerate(found, 1):
         if len(statement) > MAX_CHARACTERS or len(statement.encode(errors="replace")) > MAX_BYTES:
             raise DliValueError(
@@ -170,7 +173,7 @@ def _split(text: str, before: int) -> Iterator[str]:
         yield text[start:].strip() if is_script else text
 
 
-def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any]) -> list[str]:
+def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any], *, may_be_unused: bool) -> list[str]:
     """Put the parameters into the statements."""
     if not isinstance(parameters, Mapping) and (
         isinstance(parameters, (str, bytes)) or not isinstance(parameters, Sequence)
@@ -194,7 +197,9 @@ def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any]) 
             pieces += [statement[end:start], literals[key]]
             end = stop
         bound.append("".join([*pieces, statement[end:]]))
-    if unused := [str(key) for key in literals if key not in used]:
+    unused = [str(key) for key in literals if key not in used]
+    # Of a list, some values but not all point to a mistake in any case.
+    if unused and not (may_be_unused and (named or not used)):
         what = (
             f"has {', '.join(unused)}, and no statement has :{unused[0]}"
             if named

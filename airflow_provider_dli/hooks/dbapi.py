@@ -97,12 +97,13 @@ class Cursor:
         Run a statement, or the statements of a script one after the other; the rows are those of the last one.
 
         :param operation: The statements.
-        :param parameters: Values for ``:name`` by name, or a list, for each ``?`` in order.
+        :param parameters: Values for ``:name`` by name, of which some may be unused; or a list, for each ``?`` in order.
         :raises DliValueError: A statement or a parameter cannot be used; nothing was submitted.
         :raises DliJobError: The job failed or was cancelled.
         """
         self._job, self._rows, self._columns, self._position = None, None, None, 0
-        for statement in script.statements(operation, parameters or None):
+        # Airflow's operators hand the parameters of a whole script to each of its statements.
+        for statement in script.statements(operation, parameters or None, may_be_unused=True):
             self._job = self._run(statement)
         return self
 

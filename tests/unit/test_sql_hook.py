@@ -73,6 +73,16 @@ class TestStockOperators:
         assert run(operator_of("SELECT :a, :b", parameters={"a": "it's", "b": 2})) == [("it's", 2)]
         assert run(operator_of("SELECT ?, ?", parameters=["x", None])) == [("x", None)]
 
+    def test_parameters_of_a_script_go_to_the_statements_that_have_them(self):
+        assert run(operator_of(["SELECT 1", "SELECT :a"], parameters={"a": 2}, split_statements=True)) == [
+            [(1,)],
+            [(2,)],
+        ]
+        with pytest.raises(DliValueError, match="has no value for :b"):
+            run(operator_of("SELECT :b", parameters={"a": 2}))
+        with pytest.raises(DliValueError, match="has 2 values, and there are only 1"):
+            run(operator_of("SELECT ?", parameters=[1, 2]))
+
     def test_a_script_is_split_by_the_dialect_of_dli(self, dli_local):
         script = "SELECT ';' AS a; SELECT 'it\\'s; one' AS b -- no; end\n;"
         assert run(operator_of(script, split_statements=True, return_last=False)) == [[(";",)], [("it's; one",)]]
