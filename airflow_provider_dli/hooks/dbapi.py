@@ -97,7 +97,7 @@ class Cursor:
         Run a statement, or the statements of a script one after the other; the rows are those of the last one.
 
         :param operation: The statements.
-        :param parameters: Values for ``:name`` by name, of which some may be unused; or a list, for each ``?`` in order.
+        :param parameters: Values for ``:name`` by name, some of which may be unused; or a list, for each ``?``.
         :raises DliValueError: A statement or a parameter cannot be used; nothing was submitted.
         :raises DliJobError: The job failed or was cancelled.
         """

@@ -26,6 +26,7 @@ with DAG("every_operator", schedule=None):
         elastic_resource_pool_name="pool",
         cu_count=16,
         tags={"team": "sales"},
+        wait_usable=timedelta(seconds=1),
         poll_interval=0.5,
     )
     submit = DliSubmitSqlJobOperator(
