@@ -22,7 +22,7 @@ def test_every_operator_with_what_others_return(airflow: LocalAirflow, dli: Loca
     tasks = airflow.api.task_instances("every_operator", run_id)
     assert ended == "success", {task["task_id"]: task["state"] for task in tasks}
     assert {task["state"] for task in tasks} == {"success"}
-    assert len(tasks) == 17
+    assert len(tasks) == 16
     assert [job.status for job in dli.jobs() if job.job_type == "EXPORT"] == ["FINISHED", "FINISHED"]
     assert "of_every_operator" not in dli.settings()["queues"]
 
