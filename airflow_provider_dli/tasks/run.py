@@ -17,7 +17,7 @@ from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.start import Started, start
-from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, take_up, take_up_target
+from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, running_jobs, take_up, take_up_target
 from airflow_provider_dli.tasks.this_try import ThisTry
 from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
 from airflow_provider_dli.xcoms import Place
@@ -70,6 +70,9 @@ class JobRun:
             self._switch.check()
             client = self._connected(self._switch.check)
         with self._cancelling(client):
+            if self._switch.expects_a_job:
+                searcher = client.for_thread(URGENT)
+                self._switch.search(lambda: running_jobs(searcher, self._task.job_kind, self._context))
             statements = ThisTry.of(self._task, client, self._context, deadline)
             return self._run(client, statements, take_up(statements), deadline)
 
@@ -197,6 +200,9 @@ class JobRun:
         """
         number, started = first
         while True:
+            if previous is not None:
+                # After a deferral, Airflow would give the statements that are left the whole time again.
+                self._watch_until(deadline)()
             place = Place(number, len(statements))
             if place.of > 1:
                 self._task.log.info("%s", place)
@@ -208,8 +214,6 @@ class JobRun:
             number, started = number + 1, None
             self._task.current_job_id = None
             self._switch.release()
-            # After a deferral, Airflow would give the statements that are left the whole time again.
-            self._watch_until(deadline)()
 
     def _same_statements(self, client: DliClient, place: Place, deadline: float | None) -> list[ThisTry]:
         """Return the statements again, after a deferral."""

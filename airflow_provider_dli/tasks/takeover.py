@@ -6,18 +6,24 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.patience import URGENT
 from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
 from airflow_provider_dli.job import JobState
+from airflow_provider_dli.task_instances import TaskInstanceKey
 from airflow_provider_dli.tasks import start
 from airflow_provider_dli.tasks.earlier import Earlier, Verdict, judge
+from airflow_provider_dli.tasks.this_try import looks_since
 from airflow_provider_dli.waiting.watcher import JobWatcher, wait_until_stopped
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_dli.api.job_kind import JobKind
+    from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.job import Job
     from airflow_provider_dli.tasks.this_try import JobTask, ThisTry
 
@@ -27,6 +33,34 @@ _ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
 def looks_for_earlier(task: JobTask, try_number: int) -> bool:
     """Whether a try has to look for jobs of earlier ones before it submits."""
     return task.on_earlier_job != "ignore" and (try_number > 1 or not compat.TRY_1_IS_THE_FIRST)
+
+
+def running_jobs(client: DliClient, kind: JobKind[Any], context: Context) -> list[str]:
+    """
+    Return the ids of all jobs that earlier tries of a task have left running.
+
+    For a kill that comes before the try knows its own work, and so what it would take over: it may take a while, as the
+    function of a decorated task does.
+
+    :param client: Asks DLI.
+    :param kind: Kind of the jobs.
+    :param context: Airflow's context of the try.
+    """
+    ti: Any = context["ti"]
+    key = TaskInstanceKey.of(ti)
+    mine = identity.generation(context["dag_run"].start_date, ti.max_tries)
+    names = {identity.DAG: key.dag_id, identity.RUN: key.run_id, identity.TASK: key.task_id}
+    query = Query(tags={tag: identity.escape(name) for tag, name in names.items()}, since=looks_since(mine))
+    found = ((job, identity.read_attempt(job.tags)) for job in client.jobs(kind, query))
+    return [
+        job.id
+        for job, attempt in found
+        if job.state.is_active
+        and job.is_proved
+        and attempt is not None
+        and attempt.map_index == key.map_index
+        and attempt.run_start == identity.run_start(mine)
+    ]
 
 
 class TakenUp(NamedTuple):
@@ -121,6 +155,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     )
     found = judge(jobs, [mine], reuse)
     task.switch.follow(*_still_running(found))
+    task.switch.expects_a_job = False
     _cancel(this, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
     task.switch.release()
     this = replace(this, others=frozenset(job.id for job in jobs))

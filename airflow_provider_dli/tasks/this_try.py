@@ -132,7 +132,12 @@ class ThisTry:
     @property
     def looks_since(self) -> int:
         """No job of this task instance was submitted before this moment, in milliseconds since the epoch."""
-        return self.began - _CLOCKS_DIFFER_BY
+        return looks_since(self.mine.generation)
+
+
+def looks_since(generation: str) -> int:
+    """Return a moment before which no job of a DAG run was submitted, in milliseconds since the epoch."""
+    return int(identity.run_start(generation)) // 1000 - _CLOCKS_DIFFER_BY
 
 
 def _sees_the_end(task: JobTask) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred, task
-from fakes import TaskInstance, context_of, deferral_of, execute, resume
+from fakes import TaskInstance, assert_cancelled, context_of, deferral_of, execute, resume
 
-from airflow_provider_dli.exceptions import DliJobError
+from airflow_provider_dli.exceptions import DliJobError, DliTaskKilledError
+from airflow_provider_dli.tasks.kill import KillSwitch
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +99,26 @@ def test_deferred_it_is_asked_again_for_the_next_statement_only(dli_local):
 def wait_for_job_of(deferral, dli_local):
     [job_id] = deferral.trigger.serialize()[1]["job_ids"]
     dli_local.wait_until(lambda dli: not dli.job(job_id).is_active)
+
+
+def test_a_kill_while_the_function_of_a_later_try_runs_cancels_the_job_of_the_earlier_one(dli_local):
+    dli_local.will(run_for=30)
+
+    def lost(*_, **__):
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_dli.tasks.run.wait_until_over", lost)
+        patch.setattr(KillSwitch, "abandon", lambda self: None)
+        with pytest.raises(SystemExit):
+            execute(made(lambda: "SELECT 1"), context_of())
+
+    def slow():
+        operator.on_kill()
+        return "SELECT 1"
+
+    operator = made(slow)
+    with pytest.raises(DliTaskKilledError):
+        execute(operator, context_of(TaskInstance(try_number=2)))
+    [job] = dli_local.jobs()
+    assert_cancelled(dli_local, job.job_id)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from fakes import OVER, TaskInstance, context_of, deferral_of, execute, resume
 
 from airflow_provider_dli import identity
@@ -253,6 +255,29 @@ class TestDeferred:
         with pytest.raises(DliTaskKilledError):
             resume(task, deferral, context)
         assert len(dli_local.jobs()) == 1
+
+
+def test_no_statement_begins_once_the_time_is_over(dli_local):
+    """Airflow itself would give a resumed task the whole `execution_timeout` again."""
+    dli_local.will(matching="one", run_for=3)
+    context = context_of()
+    deferral = deferral_of(task_of(deferrable=True, execution_timeout=timedelta(minutes=5)), context)
+    [job] = dli_local.jobs()
+    dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED", timeout=10)
+    deferral.kwargs["deadline"] = time.time() - 1
+    with pytest.raises(AirflowTaskTimeout):
+        resume(task_of(deferrable=True, execution_timeout=timedelta(minutes=5)), deferral, context)
+    assert ran(dli_local) == [("'one;'", "FINISHED")]
+
+
+@pytest.mark.parametrize("fault", [{"status": 404, "error_code": "DLI.0002"}, {"status": 503}])
+def test_one_look_that_fails_cancels_no_job_of_an_earlier_try(dli_local, lag, fault):
+    dli_local.will(matching="SELECT 2", run_for=4)
+    lost_at(dli_local, is_running("SELECT 2"))
+    dli_local.fault("status", "status", **fault)
+    run(ti=TaskInstance(try_number=2))
+    assert ran(dli_local) == [("'one;'", "FINISHED"), ("2", "FINISHED"), ("3", "FINISHED")]
+    assert_nothing_cancelled(dli_local)
 
 
 def through(dli_local, *, crossed=True, monkeypatch=None):
