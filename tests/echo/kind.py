@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers
 from airflow_provider_dli.api.call import Call, escape
-from airflow_provider_dli.api.job_kind import JobKind, JobPage
+from airflow_provider_dli.api.job_kind import JobKind, JobPage, Work
 from airflow_provider_dli.job import Job, JobState, checked_job_id
 
 ECHOES = "/v9/{project_id}/echoes"
@@ -21,18 +21,14 @@ STATES = {
 
 
 @dataclass(frozen=True)
-class EchoWork:
+class EchoWork(Work):
     """What an echo says."""
 
     say: str
-    existing_job_id = None
 
     @property
     def digest(self):
         return identity.digest([self.say])
-
-    def bounded(self, seconds):
-        return self
 
     def differences(self, job):
         return "what it says"
