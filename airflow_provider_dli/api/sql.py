@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api import answers, checks, export
+from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call, escape
-from airflow_provider_dli.api.export import ExportWork
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
 
 if TYPE_CHECKING:
+    from airflow_provider_dli.api.export import ExportWork
     from airflow_provider_dli.api.rows import Rows
 
 # The service cuts a synchronous statement after two minutes; a submit must outwait that.
@@ -412,7 +412,11 @@ def _columns(detail: object) -> tuple[tuple[str, str], ...]:
 
 def _message(answer: Answer, body: Mapping[str, Any]) -> str:
     message = answer.text(body.get("message"))
-    return export.explained(message) if body.get("job_type") == _EXPORT else message
+    if not message or body.get("job_type") != _EXPORT:
+        return message
+    from airflow_provider_dli.api.export import explained
+
+    return explained(message)
 
 
 def _state(status: str) -> JobState:
@@ -422,7 +426,7 @@ def _state(status: str) -> JobState:
 
 
 def _create(work: SqlWork | ExportWork, mine: identity.Identity) -> Call[Job]:
-    if isinstance(work, ExportWork):
+    if not isinstance(work, SqlWork):
         return export_result(checks.job_id(work.source_job_id), work.target, **work.options)
     bound = {} if work.bound is None else {_JOB_TIMEOUT: work.bound}
     return submit(
@@ -451,7 +455,7 @@ def _target_of(job_id: str) -> Call[str]:
     return Call(call.what, call.method, call.path, lambda answer: str(answer.body.get("data_path")), repeatable=True)
 
 
-KIND: JobKind[SqlWork | ExportWork] = JobKind(
+KIND: JobKind[Any] = JobKind(
     name="sql",
     create=_create,
     status=status,

@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_dli import compat
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.api.job_kind import Query
-from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.client.client import Access, DliClient
 from airflow_provider_dli.client.connection import CONN_TYPE, DliConnection
 from airflow_provider_dli.client.patience import Patience
@@ -18,6 +17,7 @@ from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.call import Call
+    from airflow_provider_dli.api.job_kind import JobKind
     from airflow_provider_dli.job import Cancellation, Job
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class DliHook(BaseHook):
         :param kind: Its kind: ``"sql"``, ``"spark"`` or ``"flink"``.
         :raises DliNotFoundError: DLI knows no such job.
         """
-        return self.client.job(kind_of(kind), job_id)
+        return self.client.job(_kind_of(kind), job_id)
 
     def cancel_job(self, job_id: str, kind: str = "sql") -> Cancellation:
         """
@@ -149,7 +149,7 @@ class DliHook(BaseHook):
         :raises DliPermissionError: The user may not cancel.
         :raises DliError: The time was over, and the job is still active, as far as is known.
         """
-        return self.client.cancel(kind_of(kind), job_id)
+        return self.client.cancel(_kind_of(kind), job_id)
 
     def list_jobs(
         self,
@@ -169,7 +169,7 @@ class DliHook(BaseHook):
         :param queue_name: Only jobs of this queue.
         :param tags: Only jobs with these tags, compared exactly. Of kinds without tags, what their jobs carry instead.
         """
-        return self.client.jobs(kind_of(kind), Query(tags=tags or {}, status=status, queue_name=queue_name))
+        return self.client.jobs(_kind_of(kind), Query(tags=tags or {}, status=status, queue_name=queue_name))
 
     def wait_for_job(self, job_id: str, kind: str = "sql", *, poll_interval: float = 10.0) -> Job:
         """
@@ -184,7 +184,7 @@ class DliHook(BaseHook):
         :raises DliNotFoundError: DLI knows no such job.
         :raises DliTemporaryError: DLI has not answered for 30 minutes.
         """
-        return wait_until_over(self.client, kind_of(kind), job_id, poll_interval=poll_interval)
+        return wait_until_over(self.client, _kind_of(kind), job_id, poll_interval=poll_interval)
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -207,6 +207,13 @@ class DliHook(BaseHook):
     def _read_connection(self) -> DliConnection:
         found = compat.connection(self.dli_conn_id)
         return DliConnection.from_airflow(found, region=self.region, project_id=self.project_id)
+
+
+def _kind_of(name: str) -> JobKind[Any]:
+    # All kinds are loaded only where one is asked for by its name: a DAG file pays for its own.
+    from airflow_provider_dli.api.kinds import kind_of
+
+    return kind_of(name)
 
 
 def _connection_type() -> dict[str, Any]:
