@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout, BaseHook
+from airflow.providers.common.sql.operators.generic_transfer import GenericTransfer
 from airflow.providers.common.sql.operators.sql import (
     BranchSQLOperator,
     SQLCheckOperator,
@@ -128,6 +129,20 @@ class TestStockOperators:
     def test_checks_that_fail(self, operator):
         with pytest.raises(AirflowException):
             run(operator)
+
+    def test_a_transfer(self, orders):
+        transfer = GenericTransfer(
+            task_id="load",
+            sql="SELECT id, price FROM sales.orders",
+            destination_table="sales.copies",
+            source_conn_id="dli_default",
+            destination_conn_id="dli_default",
+            source_hook_params={"poll_interval": 0.1},
+            destination_hook_params={"poll_interval": 0.1},
+            preoperator=["CREATE TABLE sales.copies (id BIGINT, price DECIMAL(10, 2))"],
+        )
+        run(transfer)
+        assert hook_of().get_first("SELECT count(*), sum(price) FROM sales.copies") == (10, Decimal("67.50"))
 
     @pytest.mark.parametrize(("answer", "followed"), [("true", "a"), ("false", "b")])
     def test_a_branch(self, answer, followed, monkeypatch):
