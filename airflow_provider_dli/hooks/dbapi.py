@@ -158,6 +158,8 @@ class Cursor:
             found = self._job.rows if self._job else None
             if found is None and self._job and self._job.job_type.upper() == "QUERY":
                 found = self._fetch(self._job)
+            if found is None and self._job and script.shows(self._job.statement):
+                raise DliError(f"DLI has not sent the rows of {self._job}, or its answer was lost: run it again.")
             self._columns = found.columns if found else None
             self._rows = [tuple(row) for row in found.typed()] if found else []
         return self._rows

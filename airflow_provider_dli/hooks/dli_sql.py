@@ -92,7 +92,7 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
 
         :raises DliValueError: ``hook_params`` holds a name that neither the hook nor its connection has.
         """
-        if unknown := sorted(self._others.keys() - self.connection_extra.keys()):
+        if self._others and (unknown := sorted(self._others.keys() - self.connection_extra.keys())):
             raise checks.refuse(
                 "hook_params", f"has {', '.join(unknown)}, which neither {type(self).__name__} nor the connection has."
             )

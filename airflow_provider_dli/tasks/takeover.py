@@ -192,6 +192,9 @@ def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
     # it took over what this one can take over too, or never came to its submit.
     def is_enough(jobs: list[Job]) -> bool:
         found = judge(jobs, [each.mine for each in statements], reuse)
+        if count == math.inf and any(_is_of(earlier.attempt, mine, mine.try_number) for earlier in found):
+            # A poke of this try before has looked: a sensor that is rescheduled begins again each time.
+            return True
         told = (
             earlier
             for earlier in found

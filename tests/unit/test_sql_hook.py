@@ -100,6 +100,11 @@ class TestStockOperators:
         assert ("id",) in [row[:1] for row in run(operator_of("DESCRIBE sales.orders"))]
         assert dli_local.requests(call="preview") == []
 
+    def test_rows_that_a_statement_shows_and_whose_answer_is_lost(self, orders, dli_local):
+        dli_local.fault("submit", "drop_after")
+        with pytest.raises(DliError, match="DLI has not sent the rows of SQL job .*: run it again"):
+            run(operator_of("SHOW TABLES"))
+
     def test_checks(self, orders):
         named = {"database": "sales"}
         columns = {"id": {"null_check": {"equal_to": 0}, "max": {"leq_to": 9}, "distinct_check": {"equal_to": 10}}}
@@ -165,6 +170,16 @@ class TestStockOperators:
         for _ in range(2):
             run(operator_of())
         assert len({job.tags["airflow_ti"] for job in dli_local.jobs()}) == 2
+
+    def test_only_the_first_poke_of_a_later_try_waits_for_jobs_of_earlier_ones(self, dli_local, monkeypatch):
+        monkeypatch.setattr("airflow_provider_dli.tasks.start.LIST_LAG", 2.0)
+        run(operator_of())
+        took = []
+        for _ in range(2):
+            begun = time.monotonic()
+            run(operator_of(), TaskInstance(try_number=2))
+            took.append(time.monotonic() - begun)
+        assert took[0] > 2 > took[1]
 
     def test_fields_of_the_connection_come_as_hook_params(self, connect):
         connect(extra={"default_queue": "sql", "my_own": "field"})
