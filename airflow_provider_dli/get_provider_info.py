@@ -80,10 +80,13 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Authentication",
                         "schema": {
                             "type": ["string", "null"],
-                            "enum": ["password", "ak_sk"],
+                            "enum": ["password", "ak_sk", "agency", "metadata", "environment"],
                             "values_display": {
                                 "password": "IAM user and password",
                                 "ak_sk": "Access key and secret key (AK/SK)",
+                                "agency": "An agency, assumed with other credentials",
+                                "metadata": "The agency of the machine or pod",
+                                "environment": "Access key in the environment",
                             },
                             "default": "password",
                         },
@@ -113,6 +116,36 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Security token",
                         "schema": {"type": ["string", "null"], "format": "password"},
                         "description": "Only with a temporary access key.",
+                    },
+                    "agency_name": {
+                        "label": "Agency",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Only with an agency: its name.",
+                    },
+                    "agency_domain_name": {
+                        "label": "Account of the agency",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Only with an agency: the account that has it.",
+                    },
+                    "agency_source": {
+                        "label": "Agency assumed with",
+                        "schema": {
+                            "type": ["string", "null"],
+                            "enum": ["ak_sk", "password", "metadata", "environment"],
+                            "values_display": {
+                                "ak_sk": "Access key and secret key (AK/SK)",
+                                "password": "IAM user and password",
+                                "metadata": "The agency of the machine or pod",
+                                "environment": "Access key in the environment",
+                            },
+                            "default": "ak_sk",
+                        },
+                        "description": "Only with an agency: the credentials that assume it.",
+                    },
+                    "metadata_endpoint": {
+                        "label": "Metadata endpoint",
+                        "schema": {"type": ["string", "null"]},
+                        "description": "Leave empty: every machine in the cloud finds it at http://169.254.169.254.",
                     },
                     "default_queue": {
                         "label": "Default queue",

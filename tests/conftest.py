@@ -67,6 +67,7 @@ def canaries(dli: LocalDli) -> dict[str, str]:
     connections = {
         "canary_key": key,
         "canary_key_by_name": dli.connection("ak_sk", project_id=None, project_name=dli.project_name),
+        "short_lived": dli.connection("agency"),
         "canary_wrong_password": {**password, "password": "canary-wrong-secret"},
         "canary_wrong_key": {**key, "password": "canary-wrong-secret"},
         "canary_bad_field": {**password, "extra": {**password["extra"], "security_token": "canary-token-secret"}},

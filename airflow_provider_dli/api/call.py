@@ -49,8 +49,8 @@ class Call(Generic[T]):
         ``KeyError`` and the like) becomes a :class:`.DliTemporaryError`.
     :param query: Query parameters; those that are None are left out.
     :param body: JSON body, or None.
-    :param service: ``"dli"``, or ``"iam"`` for the identity service.
-    :param anonymous: True for the one call that needs no credentials: the one that brings a token.
+    :param service: ``"dli"``, ``"iam"`` for the identity service, or ``"metadata"`` for that of the machine.
+    :param anonymous: True for calls that need no credentials: those that bring some.
     :param repeatable: True when doing it twice does no harm, so that it may be repeated blindly.
     :param timeout: Seconds between two pieces of the answer, where the call is known to take longer than
         the connection's own ``timeout``.

@@ -1,4 +1,4 @@
-"""The part of the Identity and Access Management (IAM) API that DLI needs: tokens and projects."""
+"""The part of the Identity and Access Management (IAM) API that DLI needs: tokens, temporary keys and projects."""
 
 from __future__ import annotations
 
@@ -31,6 +31,23 @@ class Token:
     project_name: str | None
 
 
+@dataclass(frozen=True)
+class TemporaryKeys:
+    """
+    An access key pair that ends.
+
+    :param access_key: The access key.
+    :param secret_key: The secret key; not shown in the repr.
+    :param security_token: What belongs to it; not shown in the repr.
+    :param renew_at: When to get another one; see :class:`Token`.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    security_token: str = field(repr=False)
+    renew_at: DateTime
+
+
 def create_token(
     *, user: str, password: str, domain_name: str, project_id: str | None, project_name: str | None
 ) -> Call[Token]:
@@ -53,6 +70,44 @@ def create_token(
         anonymous=True,
         repeatable=True,
     )
+
+
+def assume_agency(agency_name: str, domain_name: str, *, seconds: int = 3600) -> Call[TemporaryKeys]:
+    """
+    Obtain temporary keys of an agency (IAM API Reference, "Obtaining a Temporary AK/SK and Security Token").
+
+    :param agency_name: The agency.
+    :param domain_name: The account that has it.
+    :param seconds: How long the keys are to last, 900 to 86,400. Default an hour.
+    """
+    role = {"agency_name": agency_name, "domain_name": domain_name, "duration_seconds": seconds}
+    return Call(
+        f"getting keys of agency {agency_name!r} of account {domain_name!r}",
+        "POST",
+        "/v3.0/OS-CREDENTIAL/securitytokens",
+        lambda answer: temporary_keys(answer, "IAM"),
+        body={"auth": {"identity": {"methods": ["assume_role"], "assume_role": role}}},
+        service="iam",
+        repeatable=True,
+        iam_action="iam:tokens:assume (the role Agent Operator)",
+    )
+
+
+def temporary_keys(answer: Answer, source: str) -> TemporaryKeys:
+    """
+    Read temporary keys.
+
+    :param answer: The answer.
+    :param source: Who has sent it, for messages.
+    :raises DliTemporaryError: It holds none.
+    """
+    found = answer.body.get("credential")
+    names = ("access", "secret", "securitytoken", "expires_at")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) and found[name] for name in names):
+        raise DliTemporaryError(f"{source} has answered without temporary keys.")
+    if not all(_fits_a_header(found[name]) for name in names):
+        raise DliTemporaryError(f"The temporary keys of {source} have characters that no header may have.")
+    return TemporaryKeys(found["access"], found["secret"], found["securitytoken"], _renew_at(found["expires_at"]))
 
 
 def find_project(name: str) -> Call[str]:
@@ -82,8 +137,6 @@ def find_project(name: str) -> Call[str]:
 
 
 def _read_token(answer: Answer) -> Token:
-    import pendulum
-
     value, token = answer.headers.get("X-Subject-Token"), answer.body.get("token")
     if not value or not isinstance(token, dict) or not token.get("expires_at"):
         raise DliTemporaryError(
@@ -91,17 +144,23 @@ def _read_token(answer: Answer) -> Token:
         )
     if not _fits_a_header(value):
         raise DliTemporaryError("The token of the IAM endpoint has characters that no header may have.")
-    now, expires_at = pendulum.now("UTC"), pendulum.parse(token["expires_at"])
-    if not isinstance(expires_at, pendulum.DateTime):
-        raise TypeError("expires_at is no date with a time")
-    half_life = (expires_at - now) / 2
     project = token.get("project") or {}
     return Token(
         value=value,
-        renew_at=expires_at - min(half_life, pendulum.duration(minutes=30)),
+        renew_at=_renew_at(token["expires_at"]),
         project_id=None if project.get("id") is None else _project_id(project["id"]),
         project_name=None if project.get("name") is None else clean(project["name"], NAME_LIMIT),
     )
+
+
+def _renew_at(expires_at: str) -> DateTime:
+    import pendulum
+
+    end = pendulum.parse(expires_at)
+    if not isinstance(end, pendulum.DateTime):
+        raise TypeError("expires_at is no date with a time")
+    half_life = (end - pendulum.now("UTC")) / 2
+    return end - min(half_life, pendulum.duration(minutes=30))
 
 
 def _project_id(value: Any) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from airflow_provider_dli import machine
-from airflow_provider_dli.api import iam
+from airflow_provider_dli.api import iam, metadata
 from airflow_provider_dli.client import exchange
 from airflow_provider_dli.client.cancelling import cancel, without_cancel
 from airflow_provider_dli.client.credentials import credentials_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.api.call import Call
     from airflow_provider_dli.api.job_kind import JobKind, Query
     from airflow_provider_dli.client.connection import DliConnection
+    from airflow_provider_dli.client.credentials import Issued
     from airflow_provider_dli.job import Job
 
 T = TypeVar("T")
@@ -323,11 +324,11 @@ class DliClient:
         :raises DliError: IAM does not tell.
         """
         credentials = credentials_of(connection)
-        if connection.auth_type == "password":
-            token = self._token(connection)
-            found = connection.project_id or token.project_id
-        elif connection.project_id:
-            found = connection.project_id
+        issued = self._issued(connection)
+        if connection.project_id:
+            found: str | None = connection.project_id
+        elif isinstance(issued, iam.Token):
+            found = issued.project_id
         else:
             with _before_the_call():
                 credentials.project_id = credentials.project_id or self.send(
@@ -353,29 +354,28 @@ class DliClient:
         return tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=longest)(state)
 
     def _send_authenticated(self, call: Call[T]) -> T:
-        """Send a call once, and once more each with a new token and a new connection if the credentials are refused."""
+        """Send a call once, and once more each with what is issued anew and a new connection if it is refused."""
         connection = self.access.connection()
-        with_token = connection.auth_type == "password" and not call.anonymous
         stale = None
         try:
-            if with_token:
-                stale = self._token(connection)
+            if not call.anonymous:
+                stale = self._issued(connection)
             return self._send_once(call, connection)
         except DliAuthenticationError as error:
             if call.anonymous:
                 raise
             refusal = error
-        if with_token:
-            # A token can be void before it expires: when a right, the password or the user changes.
+        if connection.is_issued:
+            # It can be void before it expires: when a right, the password or the user changes.
             try:
-                self._renew_token(connection, stale)
+                self._renew(connection, stale)
                 return self._send_once(call, connection)
             except DliAuthenticationError as error:
                 refusal = error
         # Another thread may have read it again already.
         is_known = self.access.connection() == connection
         if is_known and not (self.patience.may_ask and self.access.reread()):
-            if not with_token:  # (that IAM refuses a password was noted when it did)
+            if not connection.is_issued:  # (that IAM refuses a password was noted when it did)
                 credentials_of(connection).refuse(refusal)
             raise refusal
         return self._send_once(call, self.access.connection())
@@ -383,7 +383,7 @@ class DliClient:
     def _send_once(self, call: Call[T], connection: DliConnection) -> T:
         timeout = max(call.timeout or 0, self.patience.answer_within(connection.timeout))
         authenticate = self._authentication(call, connection)
-        project_id = "" if call.service == "iam" else self.project_id(connection)
+        project_id = self.project_id(connection) if call.service == "dli" else ""
         session = self._wire.session = self._wire.session or exchange.new_session()
 
         def once() -> T:
@@ -405,35 +405,56 @@ class DliClient:
 
         if call.anonymous:
             return NoAuth()
-        if connection.auth_type == "password":
-            return TokenAuth(self._token(connection).value)
+        project_id = None if call.service == "iam" else self.project_id(connection)
+        issued = self._issued(connection)
+        if isinstance(issued, iam.Token):
+            return TokenAuth(issued.value)
+        if issued is not None:
+            return AkSkAuth(
+                issued.access_key, issued.secret_key, project_id=project_id, security_token=issued.security_token
+            )
         if not self.patience.is_urgent:
             # (One wrong signature for a job that may be left running is worth it.)
             credentials_of(connection).check()
         return AkSkAuth(
             connection.user,
             connection.secret,
-            project_id=None if call.service == "iam" else self.project_id(connection),
+            project_id=project_id,
             security_token=connection.security_token,
         )
 
-    def _token(self, connection: DliConnection) -> iam.Token:
+    def _issued(self, connection: DliConnection) -> Issued | None:
+        """Return a token or temporary keys that last for a while yet; None where the connection holds its own keys."""
         import pendulum
 
-        token = credentials_of(connection).token
-        if token is None or token.renew_at <= pendulum.now("UTC"):
-            return self._renew_token(connection, token)
-        return token
+        if not connection.is_issued:
+            return None
+        issued = credentials_of(connection).issued
+        if issued is None or issued.renew_at <= pendulum.now("UTC"):
+            return self._renew(connection, issued)
+        return issued
 
-    def _renew_token(self, connection: DliConnection, stale: iam.Token | None) -> iam.Token:
+    def _renew(self, connection: DliConnection, stale: Issued | None) -> Issued:
         wait_for_others = 1.0 if self.patience.is_urgent else connection.timeout
         with _before_the_call():
             return credentials_of(connection).renewed(
-                stale, partial(self._fetch_token, connection), self.patience.watch, wait_for_others
+                stale, partial(self._fetch, connection), self.patience.watch, wait_for_others
             )
 
-    def _fetch_token(self, connection: DliConnection) -> iam.Token:
+    def _fetch(self, connection: DliConnection) -> Issued:
         client = self.patient(replace(self.patience, give_up_after=0)) if self.patience.is_urgent else self
+        if connection.auth_type == "metadata":
+            try:
+                return client.send(metadata.security_key())
+            except DliTemporaryError as error:
+                raise DliTemporaryError(
+                    f'{error} Connection {connection.conn_id!r} has auth_type "metadata": that works on a machine in '
+                    "the cloud that has an agency, or in a pod there."
+                ) from error
+        if connection.source is not None:
+            source = connection.source
+            of_source = DliClient(Access(lambda: source, self.log), self.log, client.patience)
+            return of_source.send(iam.assume_agency(connection.agency_name or "", connection.agency_domain_name or ""))
         token = client.send(
             iam.create_token(
                 user=connection.user,

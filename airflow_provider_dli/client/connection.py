@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from airflow_provider_dli.api.metadata import ENDPOINT
 from airflow_provider_dli.exceptions import DliValueError
 from airflow_provider_dli.text import has_control_characters
 
@@ -56,7 +57,8 @@ class DliConnection:
     A connection whose fields have been checked. Secrets are not in its repr.
 
     :param conn_id: Airflow's id of the connection, for messages.
-    :param auth_type: ``password`` (IAM token) or ``ak_sk`` (signature).
+    :param auth_type: How requests are authenticated: ``password`` (a token of IAM), ``ak_sk`` (signed with this key
+        pair), ``agency`` or ``metadata`` (signed with temporary keys, which are fetched).
     :param user: IAM user name, or access key.
     :param secret: Password, or secret key.
     :param endpoint: Base URL of DLI, without a slash at the end.
@@ -68,12 +70,16 @@ class DliConnection:
     :param region: Region id, or None.
     :param default_queue: Queue of operators that name none, or None.
     :param default_database: Database of operators that name none, or None.
+    :param agency_name: Agency whose keys are fetched, or None.
+    :param agency_domain_name: The account that has it, or None.
+    :param source: What fetches them, or None.
+    :param metadata_endpoint: Base URL of the metadata service.
     :param verify: Whether to verify TLS certificates, or the path of a CA bundle.
     :param timeout: Seconds to wait for the next piece of an answer. Default 60.
     """
 
     conn_id: str
-    auth_type: Literal["password", "ak_sk"]
+    auth_type: Literal["password", "ak_sk", "agency", "metadata"]
     user: str
     secret: str = field(repr=False)
     endpoint: str
@@ -87,6 +93,10 @@ class DliConnection:
     default_database: str | None
     verify: bool | str
     timeout: float
+    agency_name: str | None = None
+    agency_domain_name: str | None = None
+    source: DliConnection | None = None
+    metadata_endpoint: str = ENDPOINT
 
     @classmethod
     def from_airflow(
@@ -102,47 +112,82 @@ class DliConnection:
             directory of ``verify`` is looked at too.
         """
         fields = _Fields(connection)
-        auth_type = fields.choice("auth_type", "password", ("password", "ak_sk"))
-        user_word, secret_word = _WORDS[auth_type]
+        auth_type = fields.choice("auth_type", "password", AUTH_TYPES)
         region = region or fields.text("region")
-        host = fields.host()
+        given = cls._authentication(fields, auth_type)
+        of_environment = given.pop("project_id", None)
         project_name = None if project_id else fields.text("project_name")
         found = cls(
             conn_id=fields.conn_id,
-            auth_type=auth_type,
-            user=fields.required("login", connection.login, user_word),
-            secret=fields.required("password", connection.password, secret_word),
-            endpoint=host or fields.region_endpoint("host", "dli", region),
+            endpoint=fields.host() or fields.region_endpoint("host", "dli", region),
             iam_endpoint=fields.url("iam_endpoint") or fields.region_endpoint("iam_endpoint", "iam", region),
-            project_id=project_id or fields.text("project_id"),
+            project_id=project_id or fields.text("project_id") or of_environment,
             project_name=project_name,
             domain_name=fields.text("domain_name"),
-            security_token=fields.text("security_token"),
             region=region,
             default_queue=fields.text("default_queue"),
             default_database=fields.text("default_database"),
             verify=fields.verify(),
             timeout=fields.seconds("timeout", DEFAULT_TIMEOUT),
+            metadata_endpoint=fields.url("metadata_endpoint") or ENDPOINT,
+            **given,
         )
+        if auth_type == "agency":
+            source = cls._authentication(fields, fields.choice("agency_source", "ak_sk", _SOURCES))
+            source.pop("project_id", None)
+            found = replace(
+                found,
+                agency_name=fields.required("agency_name", fields.text("agency_name"), "the agency to assume"),
+                agency_domain_name=fields.required(
+                    "agency_domain_name", fields.text("agency_domain_name"), "the account that has the agency"
+                ),
+                source=replace(found, **source),
+            )
+            found.source._check(fields)  # type: ignore[union-attr]
+        found._check(fields)
+        return found
+
+    @staticmethod
+    def _authentication(fields: _Fields, auth_type: str) -> dict[str, Any]:
+        """Return the fields that a kind of credentials consists of."""
+        if auth_type == "environment":
+            return fields.from_environment()
+        if auth_type in ("metadata", "agency"):
+            user = "the machine's agency" if auth_type == "metadata" else f"agency {fields.text('agency_name')}"
+            return {"auth_type": auth_type, "user": user, "secret": "", "security_token": None}
+        user_word, secret_word = _WORDS[auth_type]
+        return {
+            "auth_type": auth_type,
+            "user": fields.login(user_word),
+            "secret": fields.password(secret_word),
+            "security_token": fields.text("security_token"),
+        }
+
+    def _check(self, fields: _Fields) -> None:
         # What becomes part of a header.
-        for name, value in [("project_id", found.project_id), ("security_token", found.security_token)]:
+        for name, value in [("project_id", self.project_id), ("security_token", self.security_token)]:
             fields.check_header(name, value)
-        if auth_type == "ak_sk":
-            fields.check_header("login", found.user)
-        if not found.project_id and not found.project_name:
+        if self.auth_type == "ak_sk":
+            fields.check_header("login", self.user)
+        if not self.project_id and not self.project_name:
             raise fields.error("project_id", "is missing. Set it, or `project_name` (of a main project, the region id)")
-        if auth_type == "password" and not found.domain_name:
+        if self.auth_type == "password" and not self.domain_name:
             raise fields.error("domain_name", "is missing: the account that the IAM user belongs to")
-        if auth_type == "password" and found.security_token:
+        if self.auth_type == "password" and self.security_token:
             raise fields.error(
                 "security_token", 'contradicts `auth_type` "password": it belongs to "ak_sk". Remove one'
             )
-        return found
+
+    @property
+    def is_issued(self) -> bool:
+        """Whether a token or temporary keys have to be fetched; else the connection holds its own keys."""
+        return self.auth_type != "ak_sk"
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown, should a server repeat it."""
-        return (self.secret, self.security_token) if self.security_token else (self.secret,)
+        of_source = self.source.secrets if self.source else ()
+        return (*filter(None, (self.secret, self.security_token)), *of_source)
 
     @property
     def console_url(self) -> str | None:
@@ -160,7 +205,13 @@ class DliConnection:
         return None
 
 
-_WORDS: dict[Literal["password", "ak_sk"], tuple[str, str]] = {
+AUTH_TYPES = ("password", "ak_sk", "agency", "metadata", "environment")
+# What can assume an agency.
+_SOURCES = ("ak_sk", "password", "metadata", "environment")
+# Variables of the official SDK.
+_ENVIRONMENT = "HUAWEICLOUD_SDK_"
+
+_WORDS: dict[str, tuple[str, str]] = {
     "password": ("the IAM user name", "the IAM user's password"),
     "ak_sk": ("the access key (AK)", "the secret key (SK)"),
 }
@@ -203,6 +254,31 @@ class _Fields:
         if not value:
             raise self.error(name, f"is missing: {meaning}")
         return self._without_control_characters(name, value)
+
+    def login(self, meaning: str) -> str:
+        return self.required("login", self._connection.login, meaning)
+
+    def password(self, meaning: str) -> str:
+        return self.required("password", self._connection.password, meaning)
+
+    def from_environment(self) -> dict[str, Any]:
+        """Return the access key that the environment of this process holds."""
+        import os
+
+        names = {"user": "AK", "secret": "SK", "security_token": "SECURITY_TOKEN", "project_id": "PROJECT_ID"}
+        found = {name: (os.environ.get(_ENVIRONMENT + ending) or "").strip() or None for name, ending in names.items()}
+        for name in ("user", "secret"):
+            if not found[name]:
+                raise self.error(
+                    "auth_type", f'is "environment", and {_ENVIRONMENT}{names[name]} is not set on this machine'
+                )
+        for name, value in found.items():
+            if value and not (value.isascii() and value.isprintable()):
+                raise self.error(
+                    "auth_type",
+                    f'is "environment", and {_ENVIRONMENT}{names[name]} has characters that no HTTP header may have',
+                )
+        return {"auth_type": "ak_sk", **found}
 
     def check_header(self, name: str, value: str | None) -> None:
         if value and not (value.isascii() and value.isprintable()):

@@ -1,8 +1,9 @@
 """
-What is known of a connection once it has been used, shared by all hooks of a process: its token, or that it is refused.
+What is known of a connection once it has been used, shared by all hooks of a process: the token or the temporary keys
+that it was issued, or that it is refused.
 
-Hundreds of hooks start together, and their tokens end together. So a token is fetched once for all who need one, and
-refused credentials are not sent again for a minute: IAM locks accounts and keys after a few failed attempts.
+Hundreds of hooks start together, and what they were issued ends together. So it is fetched once for all who need it,
+and refused credentials are not sent again for a minute: IAM locks accounts and keys after a few failed attempts.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from airflow_provider_dli.exceptions import DliAuthenticationError, DliError
 from airflow_provider_dli.threads import SLICE, Mailbox
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.iam import Token
+    from airflow_provider_dli.api.iam import TemporaryKeys, Token
     from airflow_provider_dli.client.connection import DliConnection
+
+    Issued = Token | TemporaryKeys
 
 # How long refused credentials are not sent again, in seconds.
 REFUSED_FOR = 60.0
 
 
 class Credentials:
-    """Token and project id of one connection, or why it is refused."""
+    """What one connection was issued, and its project id; or why it is refused."""
 
-    def __init__(self, token: Token | None = None, project_id: str | None = None) -> None:
-        self.token = token
+    def __init__(self, issued: Issued | None = None, project_id: str | None = None) -> None:
+        self.issued = issued
         self.project_id = project_id
         self._refusal: DliAuthenticationError | None = None
         self._refused_until = 0.0
@@ -51,31 +54,31 @@ class Credentials:
             self._refusal, self._refused_until = error, machine.monotonic() + REFUSED_FOR
 
     def renewed(
-        self, stale: Token | None, fetch: Callable[[], Token], watch: Callable[[], None], patience: float
-    ) -> Token:
+        self, stale: Issued | None, fetch: Callable[[], Issued], watch: Callable[[], None], patience: float
+    ) -> Issued:
         """
-        Return another token than this one: fetched by this thread, by one that is at it already, or before.
+        Return something else that was issued: fetched by this thread, by one that is at it already, or before.
 
-        :param stale: The token that must not be used any more; None when there was none.
-        :param fetch: Fetches one.
-        :param watch: Called at least every 0.25 s while another thread fetches one; what it raises ends the wait.
+        :param stale: What must not be used any more; None when there was nothing.
+        :param fetch: Fetches another one.
+        :param watch: Called at least every 0.25 s while another thread does; what it raises ends the wait.
         :param patience: Seconds to wait for another thread, which may have been killed or may hang.
         :raises DliError: It could not be fetched.
         """
-        if self.token is not None and self.token is not stale:
-            return self.token
+        if self.issued is not None and self.issued is not stale:
+            return self.issued
         self.check()
         mine = _Flight()
-        flight = self._flights.setdefault("token", mine)
+        flight = self._flights.setdefault("issue", mine)
         if flight is not mine:
             outcome = flight.wait(watch, patience)
             if outcome is not None:
                 if isinstance(outcome, Exception):
                     raise copy.copy(outcome)
                 return outcome
-            self._flights["token"] = mine
+            self._flights["issue"] = mine
         try:
-            self.token = mine.outcome = fetch()
+            self.issued = mine.outcome = fetch()
         except DliAuthenticationError as error:
             self.refuse(error)
             mine.outcome = error
@@ -84,8 +87,8 @@ class Credentials:
             mine.outcome = error
             raise
         finally:
-            if self._flights.get("token") is mine:
-                del self._flights["token"]
+            if self._flights.get("issue") is mine:
+                del self._flights["issue"]
             mine.land()
         return mine.outcome
 
@@ -94,8 +97,8 @@ class _Flight:
     """A fetch that is under way, and the threads that wait for what it brings."""
 
     def __init__(self) -> None:
-        # None also when it was given up half way: then the next thread that waits fetches the token.
-        self.outcome: Token | DliError | None = None
+        # None also when it was given up half way: then the next thread that waits fetches it.
+        self.outcome: Issued | DliError | None = None
         self._has_landed = False
         self._waiting: list[Mailbox[bool]] = []
 
@@ -104,7 +107,7 @@ class _Flight:
         for mailbox in list(self._waiting):
             mailbox.put(True)
 
-    def wait(self, watch: Callable[[], None], patience: float) -> Token | DliError | None:
+    def wait(self, watch: Callable[[], None], patience: float) -> Issued | DliError | None:
         mailbox: Mailbox[bool] = Mailbox()
         self._waiting.append(mailbox)
         end = machine.monotonic() + patience

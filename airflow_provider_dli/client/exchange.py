@@ -76,7 +76,8 @@ def exchange(
     from requests import exceptions
     from urllib3.exceptions import HTTPError
 
-    base = connection.iam_endpoint if call.service == "iam" else connection.endpoint
+    bases = {"iam": connection.iam_endpoint, "metadata": connection.metadata_endpoint}
+    base = bases.get(call.service, connection.endpoint)
     path, body = _request_of(call, project_id)
     secrets = (*connection.secrets, *getattr(authenticate, "secrets", ()))
     try:
@@ -183,6 +184,8 @@ def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[
     project = project_id or connection.project_id or connection.project_name
     if connection.auth_type == "password":
         refused = f"Check login, password, domain_name and project of {where}."
+    elif connection.auth_type in ("agency", "metadata"):
+        refused = f"The keys of {connection.user} were refused, new ones too: check its rights, and {where}."
     else:
         refused = (
             f"Check login (access key) and password (secret key) of {where}, and this machine's clock. Not tried "

@@ -70,6 +70,8 @@ class AkSkAuth(AuthBase):
         self._project_id = project_id
         self._security_token = security_token
         self._now = now or _utc_now
+        #: What must not be shown, should the server repeat it.
+        self.secrets = (secret_key, security_token) if security_token else (secret_key,)
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         headers = request.headers

@@ -196,7 +196,10 @@ class DliHook(BaseHook):
         client, step = DliClient(Access(self._read_connection, self.log), self.log, Patience(give_up_after=0)), "Fields"
         try:
             fields = client.access.connection()
-            step = f"IAM at {fields.iam_endpoint}" if fields.auth_type == "password" else f"DLI at {fields.endpoint}"
+            step = {
+                "ak_sk": f"DLI at {fields.endpoint}",
+                "metadata": f"The metadata service at {fields.metadata_endpoint}",
+            }.get(fields.auth_type, f"IAM at {fields.iam_endpoint}")
             client.connect()
             step = f"DLI at {fields.endpoint}"
             client.send(sql.list_jobs(page_size=1))

@@ -20,6 +20,7 @@ IDENTITY_HELP = {
     "access_key": "access key (AK)",
     "secret_key": "secret key (SK)",
     "security_token": "security token that makes the key pair a temporary one; requests may leave it out",
+    "agency": "name of the agency whose temporary keys it hands out",
     "region": "region id",
     "project_id": "project id",
     "project_name": "project name",

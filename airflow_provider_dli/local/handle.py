@@ -87,6 +87,7 @@ class LocalDli:
     access_key = property(lambda self: self.identity.access_key)
     secret_key = property(lambda self: self.identity.secret_key)
     security_token = property(lambda self: self.identity.security_token)
+    agency = property(lambda self: self.identity.agency)
     project_id = property(lambda self: self.identity.project_id)
     project_name = property(lambda self: self.identity.project_name)
     region = property(lambda self: self.identity.region)
@@ -180,22 +181,28 @@ class LocalDli:
     def connection(self, auth_type: str = "password", **extra: Any) -> dict[str, Any]:
         """An Airflow connection to this server, as in the JSON form of Airflow connections.
 
-        :param auth_type: ``password`` or ``ak_sk``.
+        :param auth_type: ``password``, ``ak_sk``, ``agency``, ``metadata`` or ``environment``.
         :param extra: More fields of the extra, or other values; None leaves a field out.
         """
-        signed = auth_type == "ak_sk"
+        signed = auth_type != "password"
+        more = {
+            "agency": {"agency_name": self.agency, "agency_domain_name": self.domain},
+            "metadata": {"metadata_endpoint": self.url},
+        }
         all_extra = {
             "auth_type": auth_type,
             "region": self.region,
             "project_id": self.project_id,
             "domain_name": self.domain,
             "iam_endpoint": self.url,
+            **more.get(auth_type, {}),
             **extra,
         }
+        of_none = auth_type in ("metadata", "environment")
         return {
             "conn_type": "dli",
-            "login": self.access_key if signed else self.user,
-            "password": self.secret_key if signed else self.password,
+            "login": None if of_none else self.access_key if signed else self.user,
+            "password": None if of_none else self.secret_key if signed else self.password,
             "host": self.url,
             "extra": {key: value for key, value in all_extra.items() if value is not None},
         }

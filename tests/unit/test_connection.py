@@ -94,7 +94,11 @@ def without(name):
             "extra field `project_id` is missing. Set it, or `project_name`",
         ),
         ({"extra": without("domain_name")}, "domain_name", "extra field `domain_name` is missing: the account"),
-        ({"extra": {**EXTRA, "auth_type": "token"}}, "auth_type", "must be one of password, ak_sk, not 'token'"),
+        (
+            {"extra": {**EXTRA, "auth_type": "token"}},
+            "auth_type",
+            "must be one of password, ak_sk, agency, metadata, environment, not 'token'",
+        ),
         (
             {"extra": {**EXTRA, "security_token": "canary-secret"}},
             "security_token",

@@ -148,7 +148,7 @@ class TestOnTheWire:
         [secret] = {connection.secret for _, connection in credentials._known} or {
             dli_local.connection(auth_type)["password"]
         }
-        tokens = [each.token.value for each in credentials._known.values() if each.token]
+        tokens = [each.issued.value for each in credentials._known.values() if each.issued]
         secrets = [secret, *tokens]
         for body in (
             {"error_code": f"c {secret}", "error_msg": f"said {json.dumps(secrets)}", "request_id": secrets[-1]},
@@ -164,7 +164,7 @@ class TestOnTheWire:
 
     def test_a_secret_that_a_job_repeats_is_masked(self, dli_local, hook):
         job = hook.submit_sql_job("select 1")
-        [token] = [each.token.value for each in credentials._known.values()]
+        [token] = [each.issued.value for each in credentials._known.values()]
         body = {"status": "FAILED", "message": f"bad {token} of {dli_local.password}"}
         dli_local.fault("status", "status", status=200, body=json.dumps(body))
         with pytest.raises(DliJobError, match=re.escape("ended FAILED: bad *** of ***")):

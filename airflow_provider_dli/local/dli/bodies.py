@@ -142,3 +142,22 @@ class Auth(Body):
 
 class TokenBody(Body):
     auth: Auth
+
+
+class AssumeRole(Body):
+    agency_name: str
+    domain_name: str
+    duration_seconds: int = Field(900, ge=900, le=86400)
+
+
+class AgencyIdentity(Body):
+    methods: list[Literal["assume_role"]]
+    assume_role: AssumeRole
+
+
+class AgencyAuth(Body):
+    identity: AgencyIdentity
+
+
+class AgencyBody(Body):
+    auth: AgencyAuth

@@ -79,7 +79,7 @@ def in_array(reply: Reply) -> Reply:
 
 def is_iam(path: str) -> bool:
     """Whether a path belongs to IAM, whose error bodies differ from DLI's."""
-    return path.startswith(("/v3/auth/", "/v3/projects"))
+    return path.startswith(("/v3/auth/", "/v3/projects", "/v3.0/OS-CREDENTIAL/"))
 
 
 def no_such_api() -> RefusedError:

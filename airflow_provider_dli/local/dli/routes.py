@@ -92,6 +92,8 @@ ROUTES = [
     Route("spark_cancel", "DELETE", BATCH, spark.cancel),
     Route("token", "POST", "/v3/auth/tokens", iam.token, needs_credentials=False),
     Route("projects", "GET", "/v3/projects", iam.projects),
+    Route("agency_keys", "POST", "/v3.0/OS-CREDENTIAL/securitytokens", iam.agency_keys),
+    Route("metadata_keys", "GET", "/openstack/latest/securitykey", iam.metadata_keys, needs_credentials=False),
 ]
 
 

@@ -94,6 +94,7 @@ class Settings(BaseModel):
         "served", description="The log call of Spark batches, which is deprecated: served, or 404 APIG.0101."
     )
     token_lifetime: Seconds = Field(86400, description="Seconds that a token issued from now on is valid.")
+    keys_lifetime: Seconds = Field(3600, description="Seconds that temporary keys issued from now on are valid.")
     clock_skew: Annotated[float, Field(ge=-(10**9), le=10**9, allow_inf_nan=False)] = Field(
         0, description="Seconds that the server's clock is ahead (negative: behind)."
     )

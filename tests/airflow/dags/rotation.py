@@ -10,7 +10,7 @@ for suffix, deferrable in (("", False), ("_deferred", True)):
         DliSubmitSqlJobOperator(
             task_id="job",
             sql="SELECT 'rotation {{ run_id }}'",
-            dli_conn_id="rotated",
+            dli_conn_id="{{ 'short_lived' if run_id.startswith('keys') else 'rotated' }}",
             deferrable=deferrable,
             poll_interval=600,
         )

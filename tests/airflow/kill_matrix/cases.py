@@ -128,7 +128,7 @@ class Case:
             return 6
         # A triggerer that was lost is missed after 15 seconds only; one that is shut down gives its triggers back.
         if self.path.deferred and self.path.alone and self.path.name != "triggerer-term":
-            return 75 if self.path.job == "FINISHED" else 150
+            return 55 if self.path.job == "FINISHED" else 150
         return 40 if self.path.job == "FINISHED" or self.path in MAPPED_PATHS else self.doomed_for
 
     @property

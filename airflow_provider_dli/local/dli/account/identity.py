@@ -17,6 +17,7 @@ class Identity:
     access_key: str = "local-access-key"
     secret_key: str = "local-secret-key"  # noqa: S105
     security_token: str = "local-security-token"  # noqa: S105
+    agency: str = "local-agency"
     region: str = "eu-de"
     project_id: str = "48cc2c48765f481480c7db940d6409d1"
     project_name: str = "eu-de"

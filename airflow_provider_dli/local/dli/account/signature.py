@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,12 +35,32 @@ class Request:
     body: bytes
 
 
+@dataclass(frozen=True)
+class TemporaryKeys:
+    """A key pair that was issued, with the token that belongs to it."""
+
+    access_key: str
+    secret_key: str
+    security_token: str
+    expires_at: float
+
+
 class AccessKeys:
     """Verifies signed requests, and locks the key after too many wrong signatures in a row."""
 
     def __init__(self, identity: Identity, settings: Callable[[], Settings], clock: Callable[[], float]) -> None:
         self._identity, self._settings, self._clock = identity, settings, clock
+        self._temporary: dict[str, TemporaryKeys] = {}
         self.unlock()
+
+    def issue(self, lifetime: float) -> TemporaryKeys:
+        """Make a key pair that ends."""
+        now = self._clock()
+        self._temporary = {name: keys for name, keys in self._temporary.items() if keys.expires_at > now - 3600}
+        access_key, secret_key, security_token = (secrets.token_urlsafe(size) for size in (15, 30, 900))
+        made = TemporaryKeys(access_key, secret_key, security_token, now + lifetime)
+        self._temporary[made.access_key] = made
+        return made
 
     def unlock(self) -> None:
         self._wrong_in_a_row = 0
@@ -52,13 +73,14 @@ class AccessKeys:
         given = AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
         if not given:
             raise _not_authentic("the Authorization header is not in the form SDK-HMAC-SHA256 Access=...")
-        if given["key"] != self._identity.access_key:
+        temporary = self._temporary.get(given["key"])
+        if temporary is None and given["key"] != self._identity.access_key:
             raise _not_authentic("verify aksk signature fail, the access key does not exist")
         if self._locked_until > self._clock():
             raise _not_authentic("the access key is locked after too many wrong signatures")
         self._check_date(request)
-        self._check_security_token(request)
-        self._check_signature(request, given["headers"].split(";"), given["signature"])
+        self._check_security_token(request, temporary)
+        self._check_signature(request, given["headers"].split(";"), given["signature"], temporary)
 
     def _check_date(self, request: Request) -> None:
         try:
@@ -68,15 +90,23 @@ class AccessKeys:
         if abs(signed_at.timestamp() - self._clock()) > MAX_SKEW:
             raise _not_authentic("X-Sdk-Date differs from the server's time by more than 15 minutes")
 
-    def _check_security_token(self, request: Request) -> None:
+    def _check_security_token(self, request: Request, temporary: TemporaryKeys | None) -> None:
         token = request.headers.get("x-security-token")
+        if temporary is not None:
+            if not _same(token or "", temporary.security_token) or temporary.expires_at <= self._clock():
+                raise _not_authentic("the security token is unknown or expired")
+            return
         if token is not None and not _same(token, self._identity.security_token):
             raise _not_authentic("the security token is unknown or expired")
 
-    def _check_signature(self, request: Request, signed_headers: list[str], signature: str) -> None:
+    def _check_signature(
+        self, request: Request, signed_headers: list[str], signature: str, temporary: TemporaryKeys | None
+    ) -> None:
         if not {"host", "x-sdk-date"} <= set(signed_headers):
             raise _not_authentic("Host and X-Sdk-Date must be signed")
         secret_key = self._settings().rotated_secret or self._identity.secret_key
+        if temporary is not None:
+            secret_key = temporary.secret_key
         if _same(signature, sign(secret_key, request, signed_headers)):
             self._wrong_in_a_row = 0
             return

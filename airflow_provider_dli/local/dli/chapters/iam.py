@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 
-from airflow_provider_dli.local.dli.bodies import NameOrId, TokenBody
+from airflow_provider_dli.local.dli.bodies import AgencyBody, NameOrId, TokenBody
 from airflow_provider_dli.local.dli.replies import RefusedError
 from airflow_provider_dli.local.dli.responses import as_json
 from airflow_provider_dli.local.dli.service import Service
@@ -72,6 +72,33 @@ async def projects(
     is_shown = page in (None, 1) and all(project[key] == value for key, value in given.items())
     links = {"self": f"{url}?{urlencode(given)}" if given else url, "previous": None, "next": None}
     return as_json({"links": links, "projects": [project] if is_shown else []})
+
+
+async def agency_keys(service: Service, body: AgencyBody) -> Response:
+    """
+    :raises RefusedError: for an unknown agency or account.
+    """
+    role = body.auth.identity.assume_role
+    if (role.agency_name, role.domain_name) != (service.identity.agency, service.identity.domain):
+        raise RefusedError(404, "IAM.0004", f"Could not find agency: {role.agency_name}.")
+    return Response(json.dumps(_temporary_keys(service)), 201, media_type="application/json")
+
+
+async def metadata_keys(service: Service) -> Response:
+    """What the metadata service of a machine hands out, which has the same agency."""
+    return as_json(_temporary_keys(service))
+
+
+def _temporary_keys(service: Service) -> dict[str, Any]:
+    keys = service.keys.issue(service.settings.keys_lifetime)
+    return {
+        "credential": {
+            "access": keys.access_key,
+            "secret": keys.secret_key,
+            "securitytoken": keys.security_token,
+            "expires_at": _iso(keys.expires_at),
+        }
+    }
 
 
 def _domain(service: Service) -> dict[str, str]:
