@@ -13,6 +13,7 @@ from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.client import Access, DliClient
 from airflow_provider_dli.client.connection import CONN_TYPE, DliConnection
 from airflow_provider_dli.client.patience import Patience
+from airflow_provider_dli.exceptions import DliPermissionError
 from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class DliHook(BaseHook):
         """
         Tell whether the connection works, for Airflow's *Test* button and ``airflow connections test``.
 
-        Reads one line of the list of jobs. The sentence says at which step it failed (the fields, IAM, DLI), with
+        Reads one line of the list of jobs; a user who may not do that is no failure. The sentence says at which step it failed (the fields, IAM, DLI), with
         which host, and what to change.
         """
         client, step = DliClient(Access(self._read_connection, self.log), self.log, Patience(give_up_after=0)), "Fields"
@@ -202,7 +203,11 @@ class DliHook(BaseHook):
             }.get(fields.auth_type, f"IAM at {fields.iam_endpoint}")
             client.connect()
             step = f"DLI at {fields.endpoint}"
-            client.send(sql.list_jobs(page_size=1))
+            try:
+                client.send(sql.list_jobs(page_size=1))
+            except DliPermissionError as error:
+                may = "may not list jobs, which later tries of a task and the sweep need"
+                return True, f"{step} answers, and knows {fields.user!r}, who {may}. {error}"
         except Exception as error:  # the edge of the button: everything becomes a sentence
             return False, f"{step}: {error}"
         return True, f"{step} answers, and {fields.user!r} may list the jobs of project {client.project_id(fields)}."

@@ -82,10 +82,11 @@ class TestButton:
         assert not ok
         assert "TLS" in said
 
-    def test_a_missing_right_is_named(self, connect, dli_local):
+    def test_without_the_right_to_list_it_works_and_says_what_needs_it(self, connect, dli_local):
         dli_local.fault("list", "status", status=403, error_code="APIG.0302", error_msg="not authorized")
         ok, said = connect().test_connection()
-        assert not ok
+        assert ok
+        assert "'dli', who may not list jobs, which later tries of a task and the sweep need." in said
         assert "needs the IAM action dli:jobs:listAll in project" in said
 
 
