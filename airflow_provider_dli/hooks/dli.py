@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_dli import compat
+from airflow_provider_dli import DEFAULT_CONN_ID, compat
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.client import Access, DliClient
@@ -36,7 +36,7 @@ class DliHook(BaseHook):
     """
 
     conn_name_attr = "dli_conn_id"
-    default_conn_name = "dli_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = CONN_TYPE
     hook_name = "Data Lake Insight (DLI)"
 
@@ -191,8 +191,8 @@ class DliHook(BaseHook):
         """
         Tell whether the connection works, for Airflow's *Test* button and ``airflow connections test``.
 
-        Reads one line of the list of jobs; a user who may not do that is no failure. The sentence says at which step it failed (the fields, IAM, DLI), with
-        which host, and what to change.
+        Reads one line of the list of jobs; that the user may not do so is no failure. The sentence says at which step
+        it failed (the fields, IAM, DLI), with which host, and what to change.
         """
         client, step = DliClient(Access(self._read_connection, self.log), self.log, Patience(give_up_after=0)), "Fields"
         try:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
+from airflow_provider_dli import DEFAULT_CONN_ID
 from airflow_provider_dli.client.patience import watch_nothing
 from airflow_provider_dli.exceptions import PERMANENT, DliValueError
-from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.links.dli import DliJobLink
 from airflow_provider_dli.tasks.deferral import Deferral
@@ -43,7 +43,7 @@ class DliOperator(BaseOperator):
     def __init__(
         self,
         *,
-        dli_conn_id: Templated[str] = DliHook.default_conn_name,
+        dli_conn_id: Templated[str] = DEFAULT_CONN_ID,
         region: Templated[str] | None = None,
         project_id: Templated[str] | None = None,
         poll_interval: float = 10.0,
@@ -76,6 +76,9 @@ class DliOperator(BaseOperator):
 
         :param watch: Called at least every 0.25 s in every wait; what it raises ends the wait.
         """
+        # Here, for every DAG file that is parsed would pay for it.
+        from airflow_provider_dli.hooks.dli import DliHook
+
         checked_poll_interval(self.poll_interval)
         return DliHook(self.dli_conn_id, region=self.region, project_id=self.project_id).client.watching(watch)
 
