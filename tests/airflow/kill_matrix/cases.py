@@ -734,7 +734,7 @@ LUCK = {(path.name, "cancel") for path in PATHS if path.name.startswith(("mark",
 LUCK_OF_OTHER_KINDS = LUCK | {("execution-timeout", "submit"), ("execution-timeout", "started")}
 
 # What happens to the task is what happens to it on the path before: these are played at a third of the moments.
-LIKE_THE_PATH_BEFORE = ("clear-run", "run-failed", "run-deleted", "supervisor-int")
+LIKE_THE_PATH_BEFORE = ("clear-run", "run-failed", "run-deleted", "supervisor-int", "last-try-kill", "mark-success")
 
 
 def is_played(path: Path, moment: Moment) -> bool:
