@@ -218,6 +218,7 @@ class TestAConnectionThatChanges:
         dli_local.wait_until(lambda dli: dli.job(job.id).status == "CANCELLED")
 
 
+@pytest.mark.matrix
 class TestInAProcess:
     @pytest.fixture
     def start(self, dli_local, tmp_path):

@@ -178,6 +178,7 @@ class TestKill:
         assert exports(dli_local) == []
 
 
+@pytest.mark.matrix
 class TestNextTry:
     @staticmethod
     def lose_the_worker(task, context):

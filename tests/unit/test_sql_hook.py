@@ -171,6 +171,7 @@ class TestStockOperators:
             run(operator_of())
         assert len({job.tags["airflow_ti"] for job in dli_local.jobs()}) == 2
 
+    @pytest.mark.matrix
     def test_only_the_first_poke_of_a_later_try_waits_for_jobs_of_earlier_ones(self, dli_local, monkeypatch):
         monkeypatch.setattr("airflow_provider_dli.tasks.start.LIST_LAG", 2.0)
         run(operator_of())
