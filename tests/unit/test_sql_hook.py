@@ -15,6 +15,7 @@ from airflow.providers.common.sql.operators.sql import (
     SQLCheckOperator,
     SQLColumnCheckOperator,
     SQLExecuteQueryOperator,
+    SQLInsertRowsOperator,
     SQLTableCheckOperator,
     SQLThresholdCheckOperator,
     SQLValueCheckOperator,
@@ -148,6 +149,19 @@ class TestStockOperators:
         )
         run(transfer)
         assert hook_of().get_first("SELECT count(*), sum(price) FROM sales.copies") == (10, Decimal("67.50"))
+
+    def test_rows_of_a_dag(self, orders):
+        insert = operator_of(
+            None,
+            SQLInsertRowsOperator,
+            table_name="orders",
+            schema="sales",
+            columns=["id", "price", "day"],
+            rows=[(20, Decimal("1.00"), date(2026, 1, 1)), (21, None, date(2026, 1, 2))],
+            insert_args={"commit_every": 1000, "autocommit": False, "executemany": True, "fast_executemany": True},
+        )
+        run(insert)
+        assert hook_of(database="sales").get_first("SELECT count(*) FROM orders WHERE id > 19") == (2,)
 
     @pytest.mark.parametrize(("answer", "followed"), [("true", "a"), ("false", "b")])
     def test_a_branch(self, answer, followed, monkeypatch):
