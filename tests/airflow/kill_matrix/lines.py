@@ -34,11 +34,11 @@ EVERYWHERE = (
     "execution-timeout-deferred.wait",
     "dagrun-timeout-deferred.wait",
     "triggerer-term.wait",
-    "triggerer-down-timeout.wait",
 )
 """Names of cases that every line plays."""
 
 ON_THE_OLDEST = (
+    "triggerer-down-timeout.wait",
     "mark-success.poll",
     "mark-failed.submit",
     "mark-failed.unanswered",

@@ -48,7 +48,7 @@ def line_rows() -> list[list[str]]:
     """The cells of the table of all lines, without its head: what ``test_lines`` holds them to."""
     cases = {line: {case.path.title: case for case in cases_of(line) if _is_row(case)} for line in OLDER}
     cases[LINES[-1]] = {case.path.title: case for case in ALL if _is_row(case)}
-    titles = [path.title for path in PATHS if path.title in cases[LINES[0]]]
+    titles = [path.title for path in PATHS if all(path.title in cases[line] for line in OLDER)]
     return [[title, *(_cell(cases[line][title]) for line in LINES)] for title in titles]
 
 
