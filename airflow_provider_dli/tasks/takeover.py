@@ -157,12 +157,12 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     task.switch.follow(*_still_running(found))
     task.switch.expects_a_job = False
     _cancel(this, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
-    task.switch.release()
     this = replace(this, others=frozenset(job.id for job in jobs))
     for earlier in found:
         if earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
             _tell_of(this, earlier)
             return this, start.adopted(this, earlier.job, is_earlier=True)
+    task.switch.release()
     return this, None
 
 

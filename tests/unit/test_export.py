@@ -197,6 +197,18 @@ class TestNextTry:
         job_id = execute(export_of(query), context_of(TaskInstance(try_number=2), start))
         assert [job.job_id for job in exports(dli_local)] == [job_id]
 
+    def test_a_kill_of_a_retry_cancels_the_export_that_it_has_taken_over(self, dli_local, query, start):
+        dli_local.will(kind="sql", matching="EXPORT", run_for=30)
+        self.lose_the_worker(export_of(query), context_of(TaskInstance(), start))
+        task = export_of(query)
+        thread = threading.Timer(2.5, task.on_kill)
+        thread.start()
+        with pytest.raises(DliTaskKilledError):
+            execute(task, context_of(TaskInstance(try_number=2), start))
+        thread.join()
+        [job] = exports(dli_local)
+        assert_cancelled(dli_local, job.job_id)
+
     def test_a_retry_takes_the_result_of_the_lost_try(self, dli_local, query, start):
         self.lose_the_worker(export_of(query), context_of(TaskInstance(), start))
         [job] = exports(dli_local)
