@@ -97,5 +97,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Keep the tests that share an Airflow in one process: starting a second one costs more than it saves."""
-    if "airflow" in getattr(item, "fixturenames", ()):
+    if "airflow" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("xdist_group"):
         item.add_marker(pytest.mark.xdist_group("airflow"))

@@ -1,8 +1,8 @@
 """
-The older lines of Airflow, each from an environment of its own, one after the other: that they load the DAGs that users
-copy, and kills of a running task.
+The older lines of Airflow, each from an environment of its own, two at a time: that they load the DAGs that users copy,
+and kills of a running task.
 
-``pytest -m matrix -n 0 tests/airflow/test_lines.py``, with uv on the machine, and PostgreSQL for the kills. The environments stay for
+``pytest -m matrix -n 2 tests/airflow/test_lines.py``, with uv on the machine, and PostgreSQL for the kills. The environments stay for
 the next time in the folder that ``DLI_AIRFLOW_LINES`` names.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import dag_files
 import pytest
 import sql_tools
+from _pytest.mark import ParameterSet
 from conftest import canaries
 from kill_matrix import verdict
 from kill_matrix.cases import Case
@@ -68,21 +69,27 @@ def outcomes(request: pytest.FixtureRequest, line: str, airflow: LocalAirflow, d
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     params = [call.params for call in calls if call and "case" in call.params]
     cases = [each["case"] for each in params if each["line"] == line and each["case"]]
-    with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
+    # The other line has its cases at the same time.
+    with Stage(airflow, dli, side_by_side=8) as stage:
         return stage.play(cases)
 
 
+def of_line(*values: object, line: str, name: str) -> ParameterSet:
+    """A parameter set; those of one line are played by one worker, as they share its Airflow."""
+    return pytest.param(*values, id=name, marks=pytest.mark.xdist_group(line))
+
+
 # Not by the fixture `line`: pytest would play its tests in between those of the kills, and start each Airflow again.
-@pytest.mark.parametrize("of_line", OLDER_AIRFLOWS)
-def test_the_dags_that_users_copy(of_line: str, lines: Path, tmp_path: Path) -> None:
-    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, install(of_line, lines)))
+@pytest.mark.parametrize("installed", [of_line(line, line=line, name=line) for line in OLDER_AIRFLOWS])
+def test_the_dags_that_users_copy(installed: str, lines: Path, tmp_path: Path) -> None:
+    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, install(installed, lines)))
 
 
 # With the kills in one function: pytest starts the Airflow of a line once for each.
 @pytest.mark.parametrize(
     ("line", "case"),
     [
-        pytest.param(line, case, id=f"sql-operators.{line}" if case is None else case.name)
+        of_line(line, case, line=line, name=case.name if case else f"sql-operators.{line}")
         for line in OLDER_AIRFLOWS
         for case in (*cases_of(line), None)
     ],
