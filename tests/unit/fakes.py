@@ -8,6 +8,9 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_dli.tasks import run as machine
+from airflow_provider_dli.tasks.kill import KillSwitch
+
 START = pendulum.datetime(2026, 11, 22)
 OVER = {"outcome": "over", "message": ""}
 
@@ -43,6 +46,26 @@ def deferral_of(task, context):
 def resume(task, deferral, context, event=OVER):
     """Resume a task as Airflow does: by a new operator, with what the deferral said."""
     return task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": event}, context)
+
+
+def lose_the_worker(try_of_a_task, *, at_wait=1):
+    """Have the worker die while a try waits for a job: nothing is left that could cancel it.
+
+    :param at_wait: Number of the wait at which it dies.
+    """
+    wait, waits = machine.wait_until_over, []
+
+    def lost(*arguments, **named):
+        waits.append(arguments)
+        if len(waits) == at_wait:
+            raise SystemExit
+        return wait(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "wait_until_over", lost)
+        patch.setattr(KillSwitch, "abandon", lambda self: None)
+        with pytest.raises(SystemExit):
+            try_of_a_task()
 
 
 def assert_cancelled(dli_local, job_id):

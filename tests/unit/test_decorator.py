@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred, task
-from fakes import TaskInstance, assert_cancelled, context_of, deferral_of, execute, resume
+from fakes import TaskInstance, assert_cancelled, context_of, deferral_of, execute, lose_the_worker, resume
 
 from airflow_provider_dli.exceptions import DliJobError, DliTaskKilledError
-from airflow_provider_dli.tasks.kill import KillSwitch
 
 
 @pytest.fixture(autouse=True)
@@ -103,15 +102,7 @@ def wait_for_job_of(deferral, dli_local):
 
 def test_a_kill_while_the_function_of_a_later_try_runs_cancels_the_job_of_the_earlier_one(dli_local):
     dli_local.will(run_for=30)
-
-    def lost(*_, **__):
-        raise SystemExit
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_dli.tasks.run.wait_until_over", lost)
-        patch.setattr(KillSwitch, "abandon", lambda self: None)
-        with pytest.raises(SystemExit):
-            execute(made(lambda: "SELECT 1"), context_of())
+    lose_the_worker(lambda: execute(made(lambda: "SELECT 1"), context_of()))
 
     def slow():
         operator.on_kill()

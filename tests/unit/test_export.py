@@ -7,14 +7,13 @@ import threading
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from fakes import TaskInstance, assert_cancelled, context_of, deferral_of, execute, resume
+from fakes import TaskInstance, assert_cancelled, context_of, deferral_of, execute, lose_the_worker, resume
 
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.exceptions import DliError, DliJobError, DliTaskKilledError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.local.handle import LocalDli
 from airflow_provider_dli.operators.dli import DliExportResultOperator, DliSubmitSqlJobOperator
-from airflow_provider_dli.tasks.kill import KillSwitch
 
 PATH = "obs://exports/daily/{job_id}"
 
@@ -180,26 +179,15 @@ class TestKill:
 
 @pytest.mark.matrix
 class TestNextTry:
-    @staticmethod
-    def lose_the_worker(task, context):
-        def lost(*_, **__):
-            raise SystemExit
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("airflow_provider_dli.tasks.run.wait_until_over", lost)
-            patch.setattr(KillSwitch, "abandon", lambda self: None)
-            with pytest.raises(SystemExit):
-                execute(task, context)
-
     def test_a_retry_waits_for_the_export_of_the_lost_try(self, dli_local, query, start):
         dli_local.will(kind="sql", matching="EXPORT", run_for=2)
-        self.lose_the_worker(export_of(query), context_of(TaskInstance(), start))
+        lose_the_worker(lambda: execute(export_of(query), context_of(TaskInstance(), start)))
         job_id = execute(export_of(query), context_of(TaskInstance(try_number=2), start))
         assert [job.job_id for job in exports(dli_local)] == [job_id]
 
     def test_a_kill_of_a_retry_cancels_the_export_that_it_has_taken_over(self, dli_local, query, start):
         dli_local.will(kind="sql", matching="EXPORT", run_for=30)
-        self.lose_the_worker(export_of(query), context_of(TaskInstance(), start))
+        lose_the_worker(lambda: execute(export_of(query), context_of(TaskInstance(), start)))
         task = export_of(query)
         thread = threading.Timer(2.5, task.on_kill)
         thread.start()
@@ -210,14 +198,14 @@ class TestNextTry:
         assert_cancelled(dli_local, job.job_id)
 
     def test_a_retry_takes_the_result_of_the_lost_try(self, dli_local, query, start):
-        self.lose_the_worker(export_of(query), context_of(TaskInstance(), start))
+        lose_the_worker(lambda: execute(export_of(query), context_of(TaskInstance(), start)))
         [job] = exports(dli_local)
         dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
         assert execute(export_of(query), context_of(TaskInstance(try_number=2), start)) == job.job_id
 
     def test_a_clear_cancels_it_and_exports_again(self, dli_local, query, start):
         dli_local.will(kind="sql", matching="EXPORT", run_for=30)
-        self.lose_the_worker(export_of(query), context_of(TaskInstance(), start))
+        lose_the_worker(lambda: execute(export_of(query), context_of(TaskInstance(), start)))
         job_id = execute(
             export_of(query, export_mode="Overwrite"), context_of(TaskInstance(try_number=2, max_tries=3), start)
         )
@@ -232,31 +220,13 @@ class TestNextTry:
 
     def test_the_query_is_not_run_again_for_a_lost_export(self, dli_local, start):
         dli_local.will(kind="sql", matching="EXPORT", run_for=2)
-        self.lose_the_worker_of_the_export(context_of(TaskInstance(), start))
+        # At the second wait: that for the export.
+        lose_the_worker(lambda: execute(sql_of(), context_of(TaskInstance(), start)), at_wait=2)
         ti = TaskInstance(try_number=2)
         job_id = execute(sql_of(), context_of(ti, start))
         assert [job.job_id for job in exports(dli_local)] == [job_id]
         [query] = [job for job in dli_local.jobs() if job.job_type == "QUERY"]
         assert ti.xcoms["query_job_id"] == query.job_id
-
-    @staticmethod
-    def lose_the_worker_of_the_export(context):
-        from airflow_provider_dli.tasks import run
-
-        wait = run.wait_until_over
-        calls = []
-
-        def lost(*arguments, **named):
-            calls.append(arguments)
-            if len(calls) == 2:
-                raise SystemExit
-            return wait(*arguments, **named)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "wait_until_over", lost)
-            patch.setattr(KillSwitch, "abandon", lambda self: None)
-            with pytest.raises(SystemExit):
-                execute(sql_of(), context)
 
 
 class TestExportTo:

@@ -22,14 +22,13 @@ from airflow.providers.common.sql.operators.sql import (
 )
 from airflow.providers.common.sql.sensors.sql import SqlSensor
 from airflow.sdk.execution_time.context import set_current_context
-from fakes import START, TaskInstance, context_of
+from fakes import START, TaskInstance, context_of, lose_the_worker
 
 from airflow_provider_dli.exceptions import DliError, DliJobError, DliTaskKilledError, DliValueError
 from airflow_provider_dli.hooks.dli_sql import DliSqlHook
 from airflow_provider_dli.identity import read_attempt
 from airflow_provider_dli.tasks import of_hook
 from airflow_provider_dli.tasks import run as machine_of_tasks
-from airflow_provider_dli.tasks.kill import KillSwitch
 
 TABLE = "CREATE TABLE sales.orders AS SELECT id, id * 1.50 AS price, date'2026-01-01' AS day FROM range(10)"
 
@@ -300,7 +299,7 @@ class TestKill:
 
     def test_the_next_try_cancels_what_a_lost_one_has_left(self, dli_local):
         dli_local.will(run_for=60)
-        lose_the_worker(operator_of())
+        lose_the_worker(lambda: run(operator_of()))
         assert run(operator_of(), TaskInstance(try_number=2)) == [(1,)]
         first, second = sorted(dli_local.jobs(), key=lambda job: job.submitted_at)
         assert (first.status, second.status) == ("CANCELLED", "FINISHED")
@@ -316,7 +315,7 @@ class TestKill:
         """That one of its statements has finished does not tell that there was no other."""
         run(operator_of())
         dli_local.will(run_for=60)
-        lose_the_worker(operator_of())
+        lose_the_worker(lambda: run(operator_of()))
         dli_local.settings(list_lag=3)
         assert run(operator_of(), TaskInstance(try_number=2)) == [(1,)]
         statuses = [job.status for job in sorted(dli_local.jobs(), key=lambda job: job.submitted_at)]
@@ -344,12 +343,3 @@ def raising(error):
         raise error
 
     return wait
-
-
-def lose_the_worker(operator):
-    """Run an operator until its job runs, and have nothing left that could cancel it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine_of_tasks, "wait_until_over", raising(SystemExit))
-        patch.setattr(KillSwitch, "abandon", lambda self: None)
-        with pytest.raises(SystemExit):
-            run(operator)
