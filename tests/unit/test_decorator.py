@@ -105,11 +105,13 @@ def test_a_kill_while_the_function_of_a_later_try_runs_cancels_the_job_of_the_ea
     lose_the_worker(lambda: execute(made(lambda: "SELECT 1"), context_of()))
 
     def slow():
+        """Runs for longer than Airflow waits for a killed task."""
         operator.on_kill()
+        [job] = dli_local.jobs()
+        assert_cancelled(dli_local, job.job_id)
         return "SELECT 1"
 
     operator = made(slow)
     with pytest.raises(DliTaskKilledError):
         execute(operator, context_of(TaskInstance(try_number=2)))
-    [job] = dli_local.jobs()
-    assert_cancelled(dli_local, job.job_id)
+    assert len(dli_local.jobs()) == 1
