@@ -1,12 +1,15 @@
 """
 Every kill of a running task: no job is left, and nothing runs twice.
 
-``pytest`` plays one case of the paths that differ most, ``pytest -m matrix -n 0`` all others; see ``kill_matrix``.
+``pytest`` plays one case of the paths that differ most, ``pytest -m matrix -n 2`` all others; see ``kill_matrix``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import pytest
+from _pytest.mark import ParameterSet
 from kill_matrix import table, verdict
 from kill_matrix.cases import ALL, BY_NAME, IN_README_COMMAND, MAPPED, OF_KINDS, PATHS, QUICK, Case
 from kill_matrix.kinds import SQL, STOCK
@@ -26,17 +29,39 @@ def is_in_readme_command(case: Case) -> bool:
     return is_quick(case) and case.path.name in IN_README_COMMAND
 
 
+def group_of(case: Case) -> str:
+    """The Airflow on which a case is played: those that disturb all others, which mostly wait, have one of their own."""
+    return "disturbed" if case.path.alone and not is_in_readme_command(case) else "airflow"
+
+
+def of_case(case: Case, *marks: pytest.MarkDecorator) -> ParameterSet:
+    return pytest.param(case, id=case.name, marks=(*marks, pytest.mark.xdist_group(group_of(case))))
+
+
+class Outcomes:
+    """What came of the cases that were asked for. Those of one group are played when the first of them is looked at."""
+
+    def __init__(self, cases: Iterable[Case], stage: Stage, *, write: bool) -> None:
+        self._cases = {case.name: case for case in cases}
+        self._stage, self._write = stage, write
+        self._found: dict[str, Outcome] = {}
+
+    def __getitem__(self, name: str) -> Outcome:
+        if name not in self._found:
+            group = group_of(self._cases[name])
+            self._found |= self._stage.play(case for case in self._cases.values() if group_of(case) == group)
+            if self._write:
+                table.write([outcome for outcome in self._found.values() if outcome.case.kind is SQL])
+                table.write_lines()
+        return self._found[name]
+
+
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDli) -> dict[str, Outcome]:
-    """What came of all cases that were asked for, played side by side."""
+def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDli) -> Iterator[Outcomes]:
     calls = [getattr(item, "callspec", None) for item in request.session.items if "outcomes" in item.fixturenames]
-    cases = {call.params["case"].name: call.params["case"] for call in calls if call and "case" in call.params}
+    cases = [call.params["case"] for call in calls if call and "case" in call.params]
     with Stage(airflow, dli, report=lambda outcome: print(str(outcome).splitlines()[0])) as stage:
-        outcomes = stage.play(cases.values())
-    if request.config.getoption("--write-kill-table"):
-        table.write([outcome for outcome in outcomes.values() if outcome.case.kind is SQL])
-        table.write_lines()
-    return outcomes
+        yield Outcomes(cases, stage, write=request.config.getoption("--write-kill-table"))
 
 
 # Each pair of a path and a moment is played for one kind of job at least, and each path for every kind.
@@ -48,23 +73,20 @@ OF_SQL = [case for case in ALL if is_quick(case) or (case.path, case.moment) not
 
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, id=case.name, marks=() if is_in_readme_command(case) else pytest.mark.matrix)
-        for case in OF_SQL
-    ],
+    [of_case(case) if is_in_readme_command(case) else of_case(case, pytest.mark.matrix) for case in OF_SQL],
 )
-def test_a_kill(case: Case, outcomes: dict[str, Outcome]) -> None:
+def test_a_kill(case: Case, outcomes: Outcomes) -> None:
     verdict.check(outcomes[case.name])
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in OF_KINDS])
-def test_a_kill_of_another_kind_of_job(case: Case, outcomes: dict[str, Outcome]) -> None:
+@pytest.mark.parametrize("case", [of_case(case) for case in OF_KINDS])
+def test_a_kill_of_another_kind_of_job(case: Case, outcomes: Outcomes) -> None:
     verdict.check(outcomes[case.name])
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in MAPPED])
-def test_a_kill_of_one_mapped_task_leaves_the_others_alone(case: Case, outcomes: dict[str, Outcome]) -> None:
+def test_a_kill_of_one_mapped_task_leaves_the_others_alone(case: Case, outcomes: Outcomes) -> None:
     outcome = outcomes[case.name]
     assert outcome.problem is None, outcome
     assert outcome.states == ["success", "failed", "success"], outcome
@@ -74,7 +96,7 @@ def test_a_kill_of_one_mapped_task_leaves_the_others_alone(case: Case, outcomes:
 
 
 @pytest.mark.parametrize("case", [pytest.param(BY_NAME["execution-timeout.wait"], id="execution-timeout.wait")])
-def test_with_an_execution_timeout_dli_itself_has_a_bound(case: Case, outcomes: dict[str, Outcome]) -> None:
+def test_with_an_execution_timeout_dli_itself_has_a_bound(case: Case, outcomes: Outcomes) -> None:
     [job] = outcomes[case.name].jobs
     [bound] = [setting for setting in job.conf if "dli.sql.job.timeout" in setting]
     assert 6 < int(bound.partition("=")[2]) <= 66
