@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-RUNS = 15
+RUNS = 7
 IMPORTS = ("DliSubmitSqlJobOperator", "*")
 MEASURE = """
 import json, sys, time
