@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.text import parse_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -238,7 +239,7 @@ def description(tags: Mapping[str, str], limit: int) -> str:
 def from_description(text: str) -> dict[str, str]:
     """Read back what :func:`description` wrote; nothing, when it is somebody else's text."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError):
         return {}
     pairs = found.items() if isinstance(found, dict) else ()

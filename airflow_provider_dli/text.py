@@ -1,19 +1,27 @@
-"""Text of a server, made fit to be shown to people: in errors, logs and XComs."""
+"""Text from outside, made fit to be read, and to be shown to people: in errors, logs and XComs."""
 
 from __future__ import annotations
 
+import binascii
+import html
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, quote_plus
 
 #: The most characters that are shown of a message, and of a code, a state, a name or an id.
 MESSAGE_LIMIT = 2000
 NAME_LIMIT = 128
 
 _BLANKS = re.compile(r"[ \t\r\n\v\f]+")
+# JSON can spell half of a character, which no UTF-8 text can hold: no XCom, no log, no request.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_HEX_DIGITS = re.compile(r"%[0-9A-F]{2}|\\u[0-9a-f]{4}")
+# A part of a secret that is no longer than this may be a word of its own.
+_SHORT = 8
 
 
 def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ()) -> str:
@@ -25,10 +33,10 @@ def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ())
 
     :param text: Text of any length, from anywhere.
     :param limit: The most characters to return, not counting the mark that says how much was left out. Default 2,000.
-    :param secrets: What is replaced by ``***`` wherever it occurs, also as it stands in JSON or in a URL.
+    :param secrets: What is replaced by ``***``; see :func:`mask`.
     """
     # Before anything is cut or changed: a piece of a secret would not be found.
-    text = _mask(text, secrets)
+    text = mask(text, secrets)
     # Nearly all text: a page of a list has hundreds.
     if len(text) <= limit and text.isascii() and text.isprintable() and "  " not in text and text == text.strip(" "):
         return text
@@ -46,6 +54,32 @@ def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ())
         length += len(piece)
     left_out = len(text) - len(head)
     return "".join(pieces) + (f"… ({left_out} more characters)" if left_out else "")
+
+
+def mask(text: str, secrets: Iterable[str]) -> str:
+    """
+    Return text with ``***`` for each secret, wherever it occurs, also as it stands in JSON, a URL, HTML or Base64.
+
+    :param text: The text; the rest of it stays as it is.
+    :param secrets: What must not be shown.
+    """
+    for form in _forms(tuple(secrets)):
+        if len(form) <= len(text):
+            text = text.replace(form, "***")
+    return text
+
+
+def parse_json(text: str) -> Any:
+    """
+    Return the value of a JSON text, without lone surrogates.
+
+    :raises ValueError: It is none.
+    :raises RecursionError: It is nested too deeply.
+    """
+    found = json.loads(text)
+    if _SURROGATE.search(text):
+        found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+    return found
 
 
 def in_words(seconds: float) -> str:
@@ -72,19 +106,46 @@ def _visible(character: str) -> str:
     return character
 
 
-def _mask(text: str, secrets: Iterable[str]) -> str:
-    for form in _forms(tuple(secrets)):
-        text = text.replace(form, "***")
-    return text
-
-
 # A page of a list has hundreds of texts.
 @lru_cache(maxsize=8)
 def _forms(secrets: tuple[str, ...]) -> list[str]:
     """Return how secrets may be spelled; the longest first, for one may be a part of another."""
-    forms = set()
-    for secret in filter(None, secrets):
-        in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
-        # Some writers of JSON escape the slash too.
-        forms.update([secret, *in_json, *(form.replace("/", "\\/") for form in in_json), quote(secret, safe="")])
+    forms = {form for secret in secrets if secret for form in _spellings(secret)}
     return sorted(forms, key=len, reverse=True)
+
+
+# Each request of a key pair brings a secret of its own, its signature.
+@lru_cache(maxsize=64)
+def _spellings(secret: str) -> tuple[str, ...]:
+    in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+    escaped = [
+        *in_json,
+        # Some writers of JSON escape the slash too.
+        *(form.replace("/", "\\/") for form in in_json),
+        # What is left alone in a path, in a query and in neither.
+        quote(secret),
+        quote(secret, safe="/:@!$&'()*+,;="),
+        quote(secret, safe=""),
+        quote_plus(secret),
+    ]
+    in_other_case = (_HEX_DIGITS.sub(_in_other_case, form) for form in escaped)
+    in_html = html.escape(secret), html.escape(secret, quote=False)
+    return (secret, repr(secret)[1:-1], *escaped, *in_other_case, *in_html, *_in_base64(secret.encode()))
+
+
+def _in_other_case(digits: re.Match[str]) -> str:
+    return digits[0][:2].lower() + digits[0][2:].swapcase() if digits[0][0] == "\\" else digits[0].lower()
+
+
+def _in_base64(secret: bytes) -> Iterator[str]:
+    """Yield what tells of a secret in Base64, whatever stands before and after it."""
+    for before in range(3):
+        encoded = binascii.b2a_base64(b"\0" * before + secret, newline=False).decode().rstrip("=")
+        # A digit holds six bits: the first and the last ones may be shared with the neighbours.
+        end = len(encoded) - (0 if (before + len(secret)) % 3 == 0 else 1)
+        found = encoded[(before * 8 + 5) // 6 : end]
+        if len(found) > _SHORT:
+            yield from (found, found.translate(_URL_SAFE))
+
+
+_URL_SAFE = str.maketrans("+/", "-_")

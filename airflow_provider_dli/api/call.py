@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_dli.text import MESSAGE_LIMIT, clean
+from airflow_provider_dli.text import MESSAGE_LIMIT, clean, mask
 
 T = TypeVar("T")
 
@@ -35,6 +35,10 @@ class Answer:
         :param limit: The most characters. Default 2,000.
         """
         return clean(value, limit, secrets=self.secrets) if isinstance(value, str) else ""
+
+    def masked(self, value: object) -> str:
+        """Return text of the answer as it is, but without secrets. Empty when the value is no text."""
+        return mask(value, self.secrets) if isinstance(value, str) else ""
 
 
 @dataclass(frozen=True)

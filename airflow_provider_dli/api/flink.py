@@ -12,7 +12,7 @@ from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call
 from airflow_provider_dli.api.flink_definition import MAX_DESCRIPTION, MAX_NAME, MAX_READABLE_NAME, FlinkDefinition
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
-from airflow_provider_dli.exceptions import DliTemporaryError
+from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT
 
@@ -219,17 +219,18 @@ def _path(job_id: str | int) -> str:
 
 
 def _number(value: object, problem: str) -> str:
-    # Temporary, so that the caller looks for the job: it was created.
-    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
-        raise DliTemporaryError(problem)
-    return str(value)
+    try:
+        return str(checks.job_number(value))
+    except DliValueError:
+        # Temporary, so that the caller looks for the job: it was created.
+        raise DliTemporaryError(problem) from None
 
 
 def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
     """Read all that DLI says of a job. Only its id has to be right; what cannot be read of the rest is left out."""
     status = answer.text(body.get("status"), NAME_LIMIT)
     state = _STATES.get(status.lower(), JobState.UNKNOWN)
-    config, sql, description = body.get("job_config"), body.get("sql_body"), body.get("desc")
+    config, description = body.get("job_config"), body.get("desc")
     restarts = config.get("restart_when_exception") if isinstance(config, dict) else None
     name = body.get("name")
     return Job(
@@ -242,7 +243,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
         name=name if isinstance(name, str) else "",
-        statement=sql if isinstance(sql, str) else "",
+        statement=answer.masked(body.get("sql_body")),
         start_time=answers.moment(body.get("create_time")),
         # 0 of a job that was never started.
         launched_at=answers.moment(body.get("start_time") or None),

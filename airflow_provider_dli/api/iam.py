@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.api.call import Answer, Call
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
-from airflow_provider_dli.text import NAME_LIMIT, clean
+from airflow_provider_dli.text import NAME_LIMIT
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -30,6 +30,11 @@ class Token:
     project_id: str | None
     project_name: str | None
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown."""
+        return (self.value,)
+
 
 @dataclass(frozen=True)
 class TemporaryKeys:
@@ -46,6 +51,11 @@ class TemporaryKeys:
     secret_key: str = field(repr=False)
     security_token: str = field(repr=False)
     renew_at: DateTime
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown."""
+        return (self.secret_key, self.security_token)
 
 
 def create_token(
@@ -149,23 +159,33 @@ def _read_token(answer: Answer) -> Token:
         value=value,
         renew_at=_renew_at(token["expires_at"]),
         project_id=None if project.get("id") is None else _project_id(project["id"]),
-        project_name=None if project.get("name") is None else clean(project["name"], NAME_LIMIT),
+        project_name=None if project.get("name") is None else _project_name(answer, project["name"]),
     )
 
 
 def _renew_at(expires_at: str) -> DateTime:
     import pendulum
 
-    end = pendulum.parse(expires_at)
+    try:
+        end = pendulum.parse(expires_at)
+    except ValueError:
+        end = None
     if not isinstance(end, pendulum.DateTime):
+        # Not the text itself, which stands beside secrets.
         raise TypeError("expires_at is no date with a time")
     half_life = (end - pendulum.now("UTC")) / 2
     return end - min(half_life, pendulum.duration(minutes=30))
 
 
+def _project_name(answer: Answer, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("the name of the project is no text")
+    return answer.text(value, NAME_LIMIT)
+
+
 def _project_id(value: Any) -> str:
     """Return what becomes part of paths and headers."""
-    if not isinstance(value, str) or not value or not _fits_a_header(value):
+    if not isinstance(value, str) or not 0 < len(value) <= NAME_LIMIT or not _fits_a_header(value):
         raise TypeError("the id of the project is no text of printable characters")
     return value
 

@@ -7,9 +7,8 @@ values JSON or its text.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.exceptions import DliError
-from airflow_provider_dli.text import NAME_LIMIT, clean
+from airflow_provider_dli.text import NAME_LIMIT, clean, parse_json
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -75,12 +74,20 @@ class Rows:
             names.append(shown)
         return [dict(zip(names, map(_fit_for_json, row), strict=True)) for row in self.typed()]
 
-    def shown(self, most: int) -> str:
-        """Return the first rows as a table, for people."""
+    def shown(self, most: int, *, secrets: Iterable[str] = ()) -> str:
+        """
+        Return the first rows as a table, for people.
+
+        :param most: How many rows.
+        :param secrets: What is masked; see :func:`.clean`.
+        """
         from tabulate import tabulate
 
-        cells = [["NULL" if value is None else clean(str(value), 40) for value in row] for row in self.rows[:most]]
-        names = [clean(name, 40) for name in self.names]
+        cells = [
+            ["NULL" if value is None else clean(str(value), 40, secrets=secrets) for value in row]
+            for row in self.rows[:most]
+        ]
+        names = [clean(name, 40, secrets=secrets) for name in self.names]
         left_out = f"\n({len(self.rows)} rows, the first {most} are shown)" if len(self.rows) > most else ""
         return tabulate(cells, headers=names, tablefmt="presto", disable_numparse=True) + left_out
 
@@ -90,8 +97,9 @@ class Rows:
                 try:
                     read(value)
                 except _MISFITS:
+                    # Not the value: whoever sent a wrong one may have sent anything.
                     return DliError(
-                        f"Row {number} of the result holds {clean(repr(value), NAME_LIMIT)} in column "
+                        f"Row {number} of the result holds something ({type(value).__name__}) in column "
                         f"{clean(name, NAME_LIMIT)}, which is no {clean(kind, NAME_LIMIT)}."
                     )
         raise AssertionError("all values can be read")
@@ -193,7 +201,7 @@ def _map(read: Reader, value: Any) -> dict[str, Any]:
 
 
 def _struct(fields: Mapping[str, Reader], value: Any) -> dict[str, Any]:
-    found = json.loads(value) if isinstance(value, str) else value
+    found = parse_json(value) if isinstance(value, str) else value
     if isinstance(found, list):
         found = dict(zip(fields, found, strict=True))
     if not isinstance(found, dict):
@@ -202,7 +210,7 @@ def _struct(fields: Mapping[str, Reader], value: Any) -> dict[str, Any]:
 
 
 def _nested(value: Any, kind: type) -> Any:
-    found = json.loads(value) if isinstance(value, str) else value
+    found = parse_json(value) if isinstance(value, str) else value
     if not isinstance(found, kind):
         raise ValueError("no such nested value")
     return found

@@ -14,7 +14,7 @@ from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.api.sql import conf_text
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
 from airflow_provider_dli.job import Job, JobState
-from airflow_provider_dli.text import NAME_LIMIT
+from airflow_provider_dli.text import NAME_LIMIT, parse_json
 
 # The most that DLI puts on one page.
 PAGE_SIZE = 100
@@ -320,7 +320,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
     state = _STATES.get(status.lower(), JobState.UNKNOWN)
     request = _request(body.get("req_body"))
     name = str(next((each for each in (body.get("name"), request.get("name")) if answers.is_text(each)), ""))
-    conf, file = request.get("conf"), request.get("file")
+    conf = request.get("conf")
     tags = identity.from_settings(conf) if isinstance(conf, dict) else {}
     log = tuple(_lines(answer, body.get("log")))
     return Job(
@@ -332,7 +332,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         message=next((line for line in reversed(log) if line), "") if state is JobState.FAILED else "",
         queue_name=answer.text(body.get("queue") or body.get("cluster_name"), NAME_LIMIT),
         name=name,
-        statement=file if isinstance(file, str) else "",
+        statement=answer.masked(request.get("file")),
         start_time=answers.moment(body.get("create_time")),
         duration=answers.duration(body.get("duration")),
         tags=tags or identity.from_name(name),
@@ -350,7 +350,7 @@ def _lines(answer: Answer, log: object) -> list[str]:
 def _request(text: object) -> Mapping[str, Any]:
     """Return what a batch was created with, where DLI shows it."""
     try:
-        found = json.loads(text) if isinstance(text, str) else {}
+        found = parse_json(text) if isinstance(text, str) else {}
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

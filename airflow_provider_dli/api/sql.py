@@ -7,7 +7,6 @@ type ``sql``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
-from airflow_provider_dli.text import NAME_LIMIT
+from airflow_provider_dli.text import NAME_LIMIT, parse_json
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.export import ExportWork
@@ -357,7 +356,6 @@ def _path(job_id: str, version: str = "v1.0") -> str:
 def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
     """Read all that DLI says of a job. Only its id has to be right; what cannot be read of the rest is left out."""
     status = answer.text(body.get("status"), NAME_LIMIT)
-    statement = body.get("statement")
     return Job(
         id=job_id,
         kind="sql",
@@ -367,7 +365,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         message=_message(answer, body),
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
-        statement=statement if isinstance(statement, str) else "",
+        statement=answer.masked(body.get("statement")),
         start_time=answers.moment(body.get("start_time")),
         duration=answers.duration(body.get("duration")),
         result_count=answers.count(body.get("result_count")),
@@ -401,11 +399,12 @@ def _columns(detail: object) -> tuple[tuple[str, str], ...]:
     if not isinstance(detail, str) or not detail:
         return ()
     try:
-        fields = json.loads(detail)["fields"]
-        return tuple(
+        fields = parse_json(detail)["fields"]
+        found = [
             (field["name"], field["type"] if isinstance(field["type"], str) else field["type"]["type"])
             for field in fields
-        )
+        ]
+        return tuple(found) if all(isinstance(text, str) for pair in found for text in pair) else ()
     except (ValueError, KeyError, TypeError, RecursionError):
         return ()
 

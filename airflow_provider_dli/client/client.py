@@ -147,6 +147,13 @@ class DliClient:
         self.patience = patience or Patience()
         self._wire = _Wire()
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown, should DLI repeat it."""
+        connection = self.access.connection()
+        issued = credentials_of(connection).issued
+        return (*connection.secrets, *(issued.secrets if issued else ()))
+
     def patient(self, patience: Patience) -> DliClient:
         """Return a client for the same thread, of another patience."""
         client = DliClient(self.access, self.log, patience)

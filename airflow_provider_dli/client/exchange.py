@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +18,7 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.text import clean
+from airflow_provider_dli.text import clean, parse_json
 
 if TYPE_CHECKING:
     import requests
@@ -37,9 +36,6 @@ _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 # What code raises that reads data of another shape than it expects.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-
-# JSON can spell half of a character, which no UTF-8 text can hold: no XCom, no log, no request.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def new_session() -> requests.Session:
@@ -79,7 +75,6 @@ def exchange(
     bases = {"iam": connection.iam_endpoint, "metadata": connection.metadata_endpoint}
     base = bases.get(call.service, connection.endpoint)
     path, body = _request_of(call, project_id)
-    secrets = (*connection.secrets, *getattr(authenticate, "secrets", ()))
     try:
         response = session.request(
             call.method,
@@ -95,7 +90,7 @@ def exchange(
         content = _read_content(response)
     # A few errors of urllib3, and of the encoding of headers, come through requests as they are.
     except (exceptions.RequestException, HTTPError, OSError, ValueError) as error:
-        cause = clean(_cause(error), secrets=secrets)
+        cause = clean(_cause(error), secrets=_secrets(connection, authenticate))
         if _is_unverified(error):
             raise DliCertificateError(
                 f"{call.what} failed: no TLS with {base} ({cause}). If a CA of your own signed its certificate, "
@@ -104,7 +99,14 @@ def exchange(
         raise DliTemporaryError(
             f"{call.what} failed: no answer from {base} ({cause})", nothing_started=_never_sent(error)
         ) from None
+    # A token that is issued comes in a header, and may stand in the body too.
+    secrets = (*_secrets(connection, authenticate), response.headers.get("X-Subject-Token") or "")
     return _read(call, _answer(call, connection, project_id, response, content, secrets))
+
+
+def _secrets(connection: DliConnection, authenticate: Callable[[Any], Any]) -> tuple[str, ...]:
+    """Return what must not be shown of what was sent: once it is, for then the signature is known."""
+    return (*connection.secrets, *getattr(authenticate, "secrets", ()))
 
 
 def _request_of(call: Call[Any], project_id: str) -> tuple[str, bytes | None]:
@@ -171,12 +173,9 @@ def _parsed(content: bytes) -> Any:
     # A byte that is no UTF-8 spoils one character, not the id of a job that was started.
     text = content.decode(errors="replace").removeprefix("\ufeff")
     try:
-        body = json.loads(text)
-        if _SURROGATE.search(content):
-            body = json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+        return parse_json(text)
     except (ValueError, RecursionError):
         return text
-    return body
 
 
 def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError], str]:

@@ -70,8 +70,8 @@ class AkSkAuth(AuthBase):
         self._project_id = project_id
         self._security_token = security_token
         self._now = now or _utc_now
-        #: What must not be shown, should the server repeat it.
-        self.secrets = (secret_key, security_token) if security_token else (secret_key,)
+        #: What must not be shown, should the server repeat it; after the request, the signature too.
+        self.secrets: tuple[str, ...] = (secret_key, security_token) if security_token else (secret_key,)
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         headers = request.headers
@@ -89,6 +89,7 @@ class AkSkAuth(AuthBase):
         }
         names = ";".join(sorted(signed))
         signature = self._sign(canonical_request(request, signed), headers["X-Sdk-Date"])
+        self.secrets = (*self.secrets, signature)
         headers["Authorization"] = (
             f"{ALGORITHM} Access={self._access_key}, SignedHeaders={names}, Signature={signature}"
         )

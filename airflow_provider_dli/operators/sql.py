@@ -184,7 +184,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         # DLI may not know how many were asked for.
         result = Rows(found.columns, found.rows[: int(self.fetch_result)])
         ti.xcom_push(key="result", value=result.records())
-        self.log.info("The first rows of the result:\n%s", result.shown(_SHOWN_ROWS))
+        self.log.info("The first rows of the result:\n%s", result.shown(_SHOWN_ROWS, secrets=client.secrets))
 
     def lineage_fields(self) -> dict[str, Any]:
         """Return the statements, and where their result is exported to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from airflow_provider_dli.identity import MAX_VALUE
 from airflow_provider_dli.sweep.verdict import Candidate, Judgement, Verdict
 from airflow_provider_dli.text import clean, in_words
 
@@ -21,10 +22,12 @@ class Report:
     Of the jobs that are left alone, only the first hundred are listed and the others counted, for it becomes an XCom.
 
     :param now: Seconds since the epoch.
+    :param secrets: What is masked; see :func:`.clean`.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, secrets: tuple[str, ...] = ()) -> None:
         self._now = now
+        self._secrets = secrets
         self._counts: Counter[Verdict] = Counter()
         #: One for each job: ``job``, ``dag``, ``run``, ``task``, ``map_index``, ``try``, ``age`` in seconds,
         #: ``verdict`` and ``why``.
@@ -36,17 +39,20 @@ class Report:
         self._counts[verdict] += 1
         if verdict is Verdict.LEFT_ALONE and self._counts[verdict] > _LEFT_ALONE_SHOWN:
             return
+        # The names come from tags, in which anyone who may submit jobs can write anything.
+        names = (candidate.dag_id, candidate.run_id, candidate.task_id)
+        dag, run, task = (clean(name, MAX_VALUE, secrets=self._secrets) for name in names)
         self.rows.append(
             {
                 "job": candidate.job_id,
-                "dag": candidate.dag_id,
-                "run": candidate.run_id,
-                "task": candidate.task_id,
+                "dag": dag,
+                "run": run,
+                "task": task,
                 "map_index": candidate.map_index,
                 "try": candidate.try_number or None,
                 "age": None if candidate.submitted is None else round(self._now - candidate.submitted),
                 "verdict": str(verdict),
-                "why": judgement.why,
+                "why": clean(judgement.why, secrets=self._secrets),
             }
         )
 
@@ -65,7 +71,7 @@ class Report:
         """Name the jobs on which the sweep could not do its work; empty when there are none."""
         failed = [row for row in self.rows if Verdict(row["verdict"]).is_failure]
         lines = [
-            clean(f"job {row['job']} of {row['dag']}.{row['task']}, run {row['run']}: {row['verdict']}: {row['why']}")
+            f"job {row['job']} of {row['dag']}.{row['task']}, run {row['run']}: {row['verdict']}: {row['why']}"
             for row in failed[:_FAILURES_NAMED]
         ]
         if len(failed) > _FAILURES_NAMED:
@@ -80,8 +86,6 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         task = row["task"] if row["map_index"] < 0 else f"{row['task']}[{row['map_index']}]"
         age = "" if row["age"] is None else in_words(row["age"])
         number = "" if row["try"] is None else str(row["try"])
-        line = (row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"])
-        # The names come from tags, in which anyone who may submit jobs can write anything.
-        cells.append(tuple(clean(cell) for cell in line))
+        cells.append((row["job"], row["dag"], row["run"], task, number, age, row["verdict"], row["why"]))
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -30,7 +30,7 @@ from airflow_provider_dli.sweep.verdict import (
     superseded,
 )
 from airflow_provider_dli.task_instances import GONE
-from airflow_provider_dli.text import in_words
+from airflow_provider_dli.text import clean, in_words
 from airflow_provider_dli.waiting.watcher import FIRST_POLL_INTERVAL, may_be_cancelled
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Walk:
         self._kinds = kinds
         self._later_tries: Mapping[str, int] = {}
         #: What became of the jobs so far.
-        self.report = Report(machine.time())
+        self.report = Report(machine.time(), client.secrets)
         #: Why jobs of some kinds cannot be swept.
         self.refusals: list[DliPermissionError] = []
 
@@ -137,8 +137,9 @@ class Walk:
         try:
             states = compat.task_states(question.dag_id, question.run_ids, [question.task_id])
         except Exception as error:  # of another class in every Airflow; the other jobs are swept all the same
-            log = self._client.log
-            log.exception("No states of task %s of DAG %s.", question.task_id, question.dag_id)
+            # The names come from tags, in which anyone who may submit jobs can write anything.
+            names = [clean(name, secrets=self._client.secrets) for name in (question.task_id, question.dag_id)]
+            self._client.log.exception("No states of task %s of DAG %s.", *names)
             why = f"Airflow did not tell the state of its task instance: {error}"
             for each in question.candidates:
                 yield each, Judgement(Verdict.STATE_UNKNOWN, why)
