@@ -28,7 +28,12 @@ from airflow_provider_dli.local.handle import LocalDli
 @pytest.fixture(scope="session")
 def dli() -> Iterator[LocalDli]:
     # Canaries: one test looks for them in everything that was written down.
-    with LocalDli.start(password="canary-password-secret", secret_key="canary-key-secret", queues=QUEUES) as dli:
+    secrets = {
+        "password": "canary-password-secret",
+        "secret_key": "canary-key-secret",
+        "security_token": "canary-session-secret",
+    }
+    with LocalDli.start(**secrets, queues=QUEUES) as dli:
         yield dli
 
 
@@ -62,17 +67,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def canaries(dli: LocalDli) -> dict[str, str]:
-    """Connections whose secrets must not show up anywhere, most of them wrong."""
+    """Connections of every kind, and keys in the environment, whose secrets must not show up anywhere; some are wrong."""
     password, key = dli.connection("password"), dli.connection("ak_sk")
     connections = {
         "canary_key": key,
         "canary_key_by_name": dli.connection("ak_sk", project_id=None, project_name=dli.project_name),
+        "canary_temporary_key": dli.connection("ak_sk", security_token=dli.security_token),
         "short_lived": dli.connection("agency"),
+        "agency_of_password": {**password, "extra": {**dli.connection("agency")["extra"], "agency_source": "password"}},
+        "of_machine": dli.connection("metadata"),
+        "of_environment": dli.connection("environment"),
         "canary_wrong_password": {**password, "password": "canary-wrong-secret"},
         "canary_wrong_key": {**key, "password": "canary-wrong-secret"},
         "canary_bad_field": {**password, "extra": {**password["extra"], "security_token": "canary-token-secret"}},
     }
-    return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()}
+    keys = {"AK": dli.access_key, "SK": dli.secret_key, "SECURITY_TOKEN": dli.security_token}
+    return {
+        **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()},
+        **{f"HUAWEICLOUD_SDK_{name}": value for name, value in keys.items()},
+    }
 
 
 @pytest.fixture(scope="session")

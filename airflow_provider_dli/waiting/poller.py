@@ -99,7 +99,7 @@ class Poller:
         self._jobs: dict[tuple[str, Goal], WaitedJob] = {}
         self._latest: deque[WaitedJob] = deque(maxlen=_ALWAYS_QUICK)
         # Where the grid lies: triggerers that start together do not ask together.
-        self._phase = random.uniform(0, 3600)  # noqa: S311
+        self._phase = random.uniform(0, 3600)  # noqa: S311 - no secret
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._alive_at = 0.0

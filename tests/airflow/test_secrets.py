@@ -13,7 +13,7 @@ from lab.airflow import LocalAirflow
 
 from airflow_provider_dli.local.handle import LocalDli
 
-WORKING = {"works", "works_with_a_key"}
+WORKING = {"works", "works_with_a_key", "each_kind"}
 
 
 def test_no_secret_in_logs_xcoms_rendered_fields_or_process_lists(airflow: LocalAirflow, dli: LocalDli) -> None:
@@ -22,16 +22,23 @@ def test_no_secret_in_logs_xcoms_rendered_fields_or_process_lists(airflow: Local
     airflow.api.wait_for_state("canaries", run_id)
     states = {found["task_id"]: found["state"] for found in airflow.api.task_instances("canaries", run_id)}
     assert {task for task, state in states.items() if state == "success"} == WORKING
-    assert len(states) == 8
+    assert len(states) == 9
 
     written = dict(files_under(airflow.home))
     assert any("attempt=1.log" in name for name in written)
     assert any(name.endswith(".db") for name in written)
     for process in psutil.process_iter(["pid", "cmdline"]):
         written[f"command line of {process.info['pid']}"] = " ".join(process.info["cmdline"] or []).encode()
-    canary = re.compile(rb"canary-[a-z]+-secret|MII[A-Za-z0-9_-]{60}")
-    found = {name: canary.findall(content) for name, content in written.items() if canary.search(content)}
+    canary = re.compile(rb"canary-[a-z]+-secret|(MII|TMPSK|TMPST)[A-Za-z0-9_-]{30}")
+    found = {
+        name: [each[0] for each in canary.finditer(content)]
+        for name, content in written.items()
+        if canary.search(content)
+    }
     assert not found
+    kinds = airflow.api.xcom("canaries", run_id, "each_kind")
+    assert len(kinds) == 7
+    assert all(said[0] == "FINISHED" and "There is no queue named nowhere" in said[3] for said in kinds.values())
     # So that this test cannot pass by looking in the wrong place.
     assert any(b"There is no queue named nowhere" in content for content in written.values())
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import airflow
@@ -71,6 +72,20 @@ def room_of(name):
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(["airflow_provider_dli", *path.relative_to(PACKAGE).with_suffix("").parts]): path for path in FILES}
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+@each_file
+def test_a_rule_about_security_is_silenced_for_a_reason_only(path):
+    bare = [line for line in path.read_text().splitlines() if re.search(r"noqa(: *S[0-9]+)?(?! - |: )\s*$|nosec", line)]
+    assert bare == []
+
+
+def test_no_part_of_the_package_is_without_the_rules_about_security():
+    lint = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    spared = [path for path, rules in lint["per-file-ignores"].items() if any(rule.startswith("S") for rule in rules)]
+    assert spared == ["tests/**"]
+    assert not [rule for rule in lint["ignore"] if rule.startswith("S") and not rule.startswith("SIM")]
 
 
 @each_file

@@ -46,7 +46,7 @@ class Guardian:
     def __init__(self, grace: float = 1.5) -> None:
         self._lock = threading.Lock()
         # A session of its own: Ctrl-C and a closed terminal reach the owner only.
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", __name__, str(grace)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -97,8 +97,8 @@ class Guardian:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101
-        assert stdout is not None  # noqa: S101
+        assert stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        assert stdout is not None  # noqa: S101 - the same
         with self._lock:
             try:
                 stdin.write(json.dumps(request) + "\n")
@@ -175,7 +175,7 @@ def _answer(request: dict[str, Any], home: str) -> dict[str, Any]:
 def _start(request: dict[str, Any], home: str) -> dict[str, Any]:
     try:
         with open(str(request["log"]), "ab") as log:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603 - what its owner asks for
                 request["argv"],
                 env=request["env"],
                 cwd=home,

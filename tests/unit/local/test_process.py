@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -255,6 +257,29 @@ ADMIN_CALLS = [
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
         {"Host": "evil.example"},
         {"Host": "127.0.0.1.evil.example"},
+        {"Host": "localhost.evil.example"},
+        {"Host": "evil.example:80"},
+        {"Host": "localhost."},
+        {"Host": "127.0.0.1."},
+        {"Host": "0.0.0.0"},
+        {"Host": "2130706433"},
+        {"Host": "[::2]:80"},
+        {"Host": "[fe80::1%25lo]"},
+        {"Host": "localhost:80:80"},
+        {"Host": "localhost:evil"},
+        {"Host": "evil.example@localhost"},
+        {"Referer": "https://evil.example/page"},
+        {"Referer": "http://127.0.0.1:1/page"},
+        {"Referer": "http://127.0.0.1"},
+        # A form of another page: no question beforehand, and no JSON by its type.
+        {"Origin": "https://evil.example", "Content-Type": "text/plain"},
+        {
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Mode": "navigate",
+            "Content-Type": "text/plain",
+            "Host": "localhost",
+        },
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
     ],
     ids=str,
 )
@@ -270,16 +295,40 @@ def test_the_admin_api_is_not_for_web_pages(dli_local, headers):
 
 
 def test_the_admin_api_is_for_its_own_pages_and_the_address_bar(dli_local):
+    port = urlsplit(dli_local.url).port
     for headers in (
         {"Origin": dli_local.url, "Sec-Fetch-Site": "same-origin"},
+        {"Referer": f"{dli_local.url}/_local/jobs", "Sec-Fetch-Site": "same-origin"},
+        {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"},
+        {"Host": f"[::1]:{port}"},
+        {"Host": "[::1]"},
         {"Sec-Fetch-Site": "none"},
         {},
     ):
         assert requests.post(f"{dli_local.url}/_local/reset", headers=headers, timeout=10).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["_local/jobs", "_local/reset", "v1.0/p/jobs"])
+def test_a_browser_that_asks_beforehand_is_told_nothing_that_would_let_it_in(dli_local, path):
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    headers.update({"Access-Control-Request-Headers": "content-type", "Access-Control-Request-Private-Network": "true"})
+    answer = requests.options(f"{dli_local.url}/{path}", headers=headers, timeout=10)
+    assert answer.status_code >= 400
+    for each in (answer, requests.get(f"{dli_local.url}/_local/jobs", timeout=10)):
+        assert not [name for name in each.headers if name.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize("headers", ["", "Host: localhost\r\nHost: evil.example\r\n", "Host:\r\n"])
+def test_a_request_of_no_host_or_of_two_is_refused(dli_local, headers):
+    parts = urlsplit(dli_local.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as wire:
+        wire.sendall(f"GET /_local/jobs HTTP/1.0\r\n{headers}\r\n".encode())
+        assert re.match(rb"HTTP/1.1 40[03] ", wire.recv(100))
+
+
 def test_a_link_in_another_page_opens_the_list_of_jobs_and_changes_nothing(dli_local):
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    headers["Referer"] = "https://airflow.example/"
     assert requests.get(f"{dli_local.url}/_local/jobs", headers=headers, timeout=10).status_code == 200
     for origin in ({}, {"Origin": "https://evil.example"}):
         answer = requests.post(f"{dli_local.url}/_local/reset", headers={**headers, **origin}, timeout=10)

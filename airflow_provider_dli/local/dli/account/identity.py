@@ -15,8 +15,8 @@ class Identity:
     password: str = "dli-local"  # noqa: S105 - public on purpose, printed by `dli-local serve --help`
     domain: str = "local"
     access_key: str = "local-access-key"
-    secret_key: str = "local-secret-key"  # noqa: S105
-    security_token: str = "local-security-token"  # noqa: S105
+    secret_key: str = "local-secret-key"  # noqa: S105 - the same
+    security_token: str = "local-security-token"  # noqa: S105 - the same
     agency: str = "local-agency"
     region: str = "eu-de"
     project_id: str = "48cc2c48765f481480c7db940d6409d1"

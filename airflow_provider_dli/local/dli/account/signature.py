@@ -57,7 +57,10 @@ class AccessKeys:
         """Make a key pair that ends."""
         now = self._clock()
         self._temporary = {name: keys for name, keys in self._temporary.items() if keys.expires_at > now - 3600}
-        access_key, secret_key, security_token = (secrets.token_urlsafe(size) for size in (15, 30, 900))
+        # Each can be told by its beginning, should it turn up in a log.
+        access_key, secret_key, security_token = (
+            f"TMP{what}{secrets.token_urlsafe(size)}" for what, size in (("AK", 15), ("SK", 30), ("ST", 900))
+        )
         made = TemporaryKeys(access_key, secret_key, security_token, now + lifetime)
         self._temporary[made.access_key] = made
         return made

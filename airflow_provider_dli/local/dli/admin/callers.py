@@ -23,7 +23,7 @@ def check_caller(scope: Any) -> None:
         raise _only_for(f"this machine only, not through the name {name[:100]!r}")
     # Browsers say where a call comes from; "none" is the user, at the address bar. A link that the user follows in
     # another page, such as Airflow's, may show something: it changes nothing, and the other page cannot read it.
-    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none")
+    origin, site, page = headers.get(b"origin"), headers.get(b"sec-fetch-site", "none"), headers.get(b"referer", "")
     follows_a_link = (
         scope["method"] == "GET"
         and headers.get(b"sec-fetch-mode") == "navigate"
@@ -33,6 +33,8 @@ def check_caller(scope: Any) -> None:
         raise _only_for(f"programs, not from web pages (Sec-Fetch-Site: {site[:100]})")
     if origin not in (None, f"http://{host}"):
         raise _only_for(f"programs, not from web pages (Origin: {origin[:100]})")
+    if page and not page.startswith(f"http://{host}/") and not follows_a_link:
+        raise _only_for(f"programs, not from web pages (Referer: {page[:100]})")
 
 
 def _only_for(callers: str) -> RefusedError:

@@ -147,7 +147,7 @@ def _table_function(call: exp.Expr) -> exp.Expr | None:
     if isinstance(call, exp.Anonymous) and call.name.lower() == "range":
         # A fourth argument, the number of partitions, means nothing here.
         bounds = ", ".join(item.sql("duckdb") for item in call.expressions[:3])
-        return sqlglot.parse_one(f"SELECT range AS id FROM range({bounds})", read="duckdb")  # noqa: S608
+        return sqlglot.parse_one(f"SELECT range AS id FROM range({bounds})", read="duckdb")  # noqa: S608 - numbers
     if isinstance(call, exp.Explode | exp.Unnest | exp.Lateral | exp.Subquery | exp.Values):
         return None
     raise NotSupportedError(f"the table function {call.sql('spark')[:100]}")

@@ -162,7 +162,7 @@ class Driver:
         return 128 - code if code < 0 else code
 
     def _read(self, guard: subprocess.Popen[bytes]) -> None:
-        assert guard.stdout is not None  # noqa: S101
+        assert guard.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         with guard.stdout as output:
             while line := output.readline(4 * MAX_LINE):
                 self._log.add(line.decode(errors="replace").rstrip("\r\n"))
