@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_dli.text import MESSAGE_LIMIT, clean, mask
+
+if TYPE_CHECKING:
+    from airflow_provider_dli.exceptions import DliError
 
 T = TypeVar("T")
 
@@ -62,6 +65,8 @@ class Call(Generic[T]):
     :param tells_success: False where ``is_success`` means nothing.
     :param answers_loosely: Whether the answer may be an array, or empty; ``read`` then gets ``{"elements": [...]}``.
     :param advice: What to do about a refusal, by a word of DLI's message, in lower case.
+    :param read_refusal: Turns a refusal into what the caller wants, from the answer and the error that it would be. By
+        default, that is raised, and always where a repeat, new credentials or a right may help.
     """
 
     what: str
@@ -79,6 +84,7 @@ class Call(Generic[T]):
     tells_success: bool = True
     answers_loosely: bool = False
     advice: Mapping[str, str] = field(default_factory=dict)
+    read_refusal: Callable[[Answer, DliError], T] | None = None
 
     def url_path(self, project_id: str) -> str:
         """Return path and query as they go over the wire; a signature covers exactly this text."""

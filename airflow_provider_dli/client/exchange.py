@@ -10,6 +10,7 @@ from airflow_provider_dli import __version__
 from airflow_provider_dli.api.answers import error_of, says_failed
 from airflow_provider_dli.api.call import Answer
 from airflow_provider_dli.exceptions import (
+    PERMANENT,
     DliAuthenticationError,
     DliCertificateError,
     DliError,
@@ -101,7 +102,12 @@ def exchange(
         ) from None
     # A token that is issued comes in a header, and may stand in the body too.
     secrets = (*_secrets(connection, authenticate), response.headers.get("X-Subject-Token") or "")
-    return _read(call, _answer(call, connection, project_id, response, content, secrets))
+    answer, refusal = _answer(call, connection, project_id, response, content, secrets)
+    if refusal is None:
+        return _read(call, answer)
+    if call.read_refusal is None or isinstance(refusal, (DliTemporaryError, *PERMANENT)):
+        raise refusal
+    return call.read_refusal(answer, refusal)
 
 
 def _secrets(connection: DliConnection, authenticate: Callable[[Any], Any]) -> tuple[str, ...]:
@@ -140,7 +146,7 @@ def _answer(
     response: requests.Response,
     content: bytes,
     secrets: tuple[str, ...],
-) -> Answer:
+) -> tuple[Answer, DliError | None]:
     body = _parsed(content)
     status = response.status_code
     if 300 <= status < 400:
@@ -154,9 +160,10 @@ def _answer(
         body = {"elements": elements if content.strip() else []}
     if status < 400 and not isinstance(body, dict):
         raise DliTemporaryError(f"{call.what}: the answer is no JSON object (HTTP {status})", status=status)
+    answer = Answer(body if isinstance(body, dict) else {"elements": elements}, response.headers, secrets)
     failed = [each for each in elements if says_failed(each)] if call.tells_success else []
     if status >= 400 or failed:
-        raise error_of(
+        return answer, error_of(
             call.what,
             status,
             failed if status < 400 else body,
@@ -165,7 +172,7 @@ def _answer(
             retry_after=_retry_after(response.headers.get("Retry-After")),
             secrets=secrets,
         )
-    return Answer(body, response.headers, secrets)
+    return answer, None
 
 
 def _parsed(content: bytes) -> Any:
