@@ -1,4 +1,4 @@
-"""The console script ``dli-local``: ``serve`` runs the local DLI, ``demo`` shows a killed DAG run."""
+"""The console script ``dli-local``: ``serve`` a local DLI, ``demo`` of a killed DAG run, ``probe`` of any DLI."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     :returns: The exit code.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    args = _parser(with_demo=arguments[:1] == ["demo"]).parse_args(arguments)
+    args = _parser(arguments[0] if arguments else None).parse_args(arguments)
+    if args.command == "probe":
+        from airflow_provider_dli.probe import command
+
+        return command.run(args)
     if args.command == "demo":
         from airflow_provider_dli.local import demo
 
@@ -55,15 +59,23 @@ def _serve(args: argparse.Namespace) -> int:
     )
 
 
-def _parser(with_demo: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dli-local", description="A local Data Lake Insight (DLI).")
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """Return the parser. Of ``demo`` and ``probe``, only the one that is asked for is imported, and has options."""
+    parser = argparse.ArgumentParser(
+        prog="dli-local", description="A local Data Lake Insight (DLI), and a probe for any other."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_serve(commands.add_parser("serve", help="run the local DLI", formatter_class=_Defaults))
     demo_parser = commands.add_parser("demo", help="kill a DAG run of a real Airflow and see its job cancelled")
-    if with_demo:
+    probe_parser = commands.add_parser("probe", help="find out what a DLI answers, with a few cheap jobs")
+    if command == "demo":
         from airflow_provider_dli.local import demo
 
         demo.add_arguments(demo_parser)
+    elif command == "probe":
+        from airflow_provider_dli.probe import command as probe
+
+        probe.add_arguments(probe_parser)
     return parser
 
 
