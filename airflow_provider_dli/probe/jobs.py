@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: How long a job whose submit was not answered is looked for, in seconds: so long may the list lag.
 LISTED_WITHIN = 30.0
-# The same, where there should be none.
+# The same, where there should be none, or where it was looked for before.
 _SETTLED_WITHIN = 3.0
 # How long the end of all jobs may take, in seconds.
 _ENDED_WITHIN = 150.0
@@ -36,6 +36,7 @@ class Started:
     :param sought: How it is found in the list.
     :param job_id: Its id; None as long as it is not known.
     :param is_settled: Whether what was to start it has ended in order: then a job that is not listed is not there.
+    :param was_sought: Whether it was looked for, in vain.
     """
 
     kind: JobKind[Any]
@@ -43,6 +44,7 @@ class Started:
     sought: Query
     job_id: str | None = None
     is_settled: bool = False
+    was_sought: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class StartedJobs:
         Submit a job, and return it. When the answer is lost, it is looked for.
 
         :raises DliError: DLI refuses it, or does not answer and lists no such job.
+        :raises Stopped: The probe ends early.
         """
         started = self.expect(kind, what, sought)
         try:
@@ -97,12 +100,14 @@ class StartedJobs:
                 raise
             found = self._find(self._client.watching(self._stop.check), started)
             if found is None:
+                started.was_sought = True
                 raise
             job = found
         except DliError:
             self._all.remove(started)
             raise
         started.job_id = job.id
+        self._stop.check()
         return job
 
     def end(self) -> list[Left]:
@@ -132,7 +137,8 @@ class StartedJobs:
         return None
 
     def _find(self, client: DliClient, started: Started) -> Job | None:
-        end = machine.monotonic() + (_SETTLED_WITHIN if started.is_settled else LISTED_WITHIN)
+        is_unlikely = started.is_settled or started.was_sought
+        end = machine.monotonic() + (_SETTLED_WITHIN if is_unlikely else LISTED_WITHIN)
         while True:
             if (job := next(client.jobs(started.kind, started.sought), None)) is not None:
                 return job
