@@ -9,14 +9,13 @@ from airflow_provider_dli import machine
 from airflow_provider_dli.api import flink
 from airflow_provider_dli.api.flink_definition import OPENSOURCE_SQL, FlinkDefinition
 from airflow_provider_dli.api.job_kind import Query
-from airflow_provider_dli.exceptions import DliError, DliTemporaryError
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.probe.jobs import LISTED_WITHIN
 from airflow_provider_dli.probe.probe import OVER_WITHIN, Check, NotAsExpectedError, Probe
 from airflow_provider_dli.probe.replies import Reply
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.call import Answer
+    from airflow_provider_dli.api.call import Answer, Call
     from airflow_provider_dli.job import Job
 
 # Ends by itself after ten minutes, and writes nothing but a log.
@@ -30,26 +29,28 @@ _UNKNOWN = 2**62
 
 
 def create(probe: Probe) -> str:
-    job, reply = _create(probe, "Flink draft")
-    probe.keep("Flink", job)
-    probe.learn("flink_flags", reply.flag)
+    call = _call(probe)
+
+    def read(answer: Answer) -> Job:
+        probe.learn("flink_flags", Reply(answer.body).flag)
+        return call.read(answer)
+
+    sought = Query(name=f"airflow_probe_{probe.id}")
+    job = probe.keep("Flink", probe.jobs.submit(flink.KIND, replace(call, read=read), "Flink draft", sought))
     return f"job {job.id}"
 
 
 def create_with_a_taken_name(probe: Probe) -> str:
     job = probe.kept("Flink")
-    try:
-        second, _ = _create(probe, "second Flink draft")
-    except DliTemporaryError:
-        raise
-    except DliError as refusal:
-        seen = f"HTTP {refusal.status} {refusal.code or ''}".rstrip()
-        probe.learn("flink_name_taken", seen)
-        return seen
-    if second.id == job.id:
-        raise NotAsExpectedError("no answer, and the list shows the first job only")
-    probe.learn("flink_name_taken", "accepted")
-    raise NotAsExpectedError(f"accepted: job {second.id} has the same name")
+    second = probe.jobs.expect(flink.KIND, "second Flink draft", Query(name=job.name))
+    reply = probe.look("create of a Flink job whose name is taken", _call(probe))
+    probe.learn("flink_name_taken", str(reply))
+    if reply.refusal is None:
+        created = reply.body.get("job")
+        second.job_id = str(created.get("job_id")) if isinstance(created, dict) else None
+        raise NotAsExpectedError(f"accepted: job {second.job_id} has the same name")
+    probe.jobs.forget(second)
+    return str(reply)
 
 
 def listed(probe: Probe) -> str:
@@ -134,7 +135,7 @@ CHECKS = [
 ]
 
 
-def _create(probe: Probe, what: str) -> tuple[Job, Reply]:
+def _call(probe: Probe) -> Call[Job]:
     agency = probe.options.agency
     definition = FlinkDefinition(
         job_type=OPENSOURCE_SQL,
@@ -142,15 +143,7 @@ def _create(probe: Probe, what: str) -> tuple[Job, Reply]:
         queue_name=probe.options.general_queue,
         runtime_config={"flink.dli.job.agency.name": agency} if agency else None,
     )
-    name = f"airflow_probe_{probe.id}"
-    call = flink.create(definition, name=name, description="By dli-local probe. Can be deleted.")
-    replies = [Reply()]
-
-    def read(answer: Answer) -> Job:
-        replies.append(Reply(answer.body))
-        return call.read(answer)
-
-    return probe.jobs.submit(flink.KIND, replace(call, read=read), what, Query(name=name)), replies[-1]
+    return flink.create(definition, name=f"airflow_probe_{probe.id}", description="By dli-local probe. Can be deleted.")
 
 
 def _is_listed(probe: Probe, job: Job, name: str) -> bool:

@@ -84,6 +84,10 @@ class StartedJobs:
         self._all.append(Started(kind, what, sought))
         return self._all[-1]
 
+    def forget(self, started: Started) -> None:
+        """Note that DLI has refused to start a job."""
+        self._all.remove(started)
+
     def submit(self, kind: JobKind[Any], call: Call[Job], what: str, sought: Query) -> Job:
         """
         Submit a job, and return it. When the answer is lost, it is looked for.
@@ -96,7 +100,7 @@ class StartedJobs:
             job = self._client.watching(self._stop.check_submit).send(call)
         except DliTemporaryError as error:
             if error.nothing_started:
-                self._all.remove(started)
+                self.forget(started)
                 raise
             found = self._find(self._client.watching(self._stop.check), started)
             if found is None:
@@ -104,7 +108,7 @@ class StartedJobs:
                 raise
             job = found
         except DliError:
-            self._all.remove(started)
+            self.forget(started)
             raise
         started.job_id = job.id
         self._stop.check()
@@ -122,18 +126,27 @@ class StartedJobs:
         return [left for started in reversed(self._all) if (left := self._left(client, started)) is not None]
 
     def _left(self, client: DliClient, started: Started) -> Left | None:
-        try:
-            if started.job_id is None:
-                found = self._find(client, started)
-                if found is None and started.is_settled:
-                    return None
-                if found is None:
-                    problem = f"its submit ({started.what}) was not answered, and DLI does not list it"
-                    return Left(started.kind.name, None, problem)
-                started.job_id = found.id
-            _end(client, started.kind, started.job_id)
-        except (Exception, Stopped) as error:  # the others have to be ended all the same
-            return Left(started.kind.name, started.job_id, str(error) or type(error).__name__)
+        problem = ""
+        # Whatever goes wrong, and be it a mistake: once more, and the others have to be ended all the same.
+        for _ in range(2):
+            try:
+                return self._end(client, started)
+            except Stopped as error:
+                return Left(started.kind.name, started.job_id, str(error))
+            except Exception as error:
+                problem = str(error) or type(error).__name__
+        return Left(started.kind.name, started.job_id, problem)
+
+    def _end(self, client: DliClient, started: Started) -> Left | None:
+        if started.job_id is None:
+            found = self._find(client, started)
+            if found is None and started.is_settled:
+                return None
+            if found is None:
+                problem = f"its submit ({started.what}) was not answered, and DLI does not list it"
+                return Left(started.kind.name, None, problem)
+            started.job_id = found.id
+        _end(client, started.kind, started.job_id)
         return None
 
     def _find(self, client: DliClient, started: Started) -> Job | None:
@@ -148,7 +161,7 @@ class StartedJobs:
 
 
 def _end(client: DliClient, kind: JobKind[Any], job_id: str) -> None:
-    """Bring a job to its end; of a kind whose jobs can be deleted, delete it."""
+    """Bring a job to its end. Of a kind whose jobs can be deleted, it is deleted."""
     job = _job(client, kind, job_id)
     if job is not None and not job.state.is_at_rest:
         client.cancel(kind, job_id)
