@@ -49,7 +49,7 @@ class Outcomes:
     def __getitem__(self, name: str) -> Outcome:
         if name not in self._found:
             group = group_of(self._cases[name])
-            self._found |= self._stage.play(case for case in self._cases.values() if group_of(case) == group)
+            self._found |= self._stage.play([case for case in self._cases.values() if group_of(case) == group])
             if self._write:
                 table.write([outcome for outcome in self._found.values() if outcome.case.kind is SQL])
                 table.write_lines()

@@ -79,7 +79,7 @@ class Stage:
             watcher.join()
         self.dli.clear_faults()
 
-    def play(self, cases: Iterable[Case]) -> dict[str, Outcome]:
+    def play(self, cases: Sequence[Case]) -> dict[str, Outcome]:
         """Play all cases, those that disturb others one by one at the end; returns what came of each by its name."""
         together = [case for case in cases if not case.path.alone]
         alone = [case for case in cases if case.path.alone]
