@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -56,10 +56,16 @@ class Deferral:
 
         :param event: What the trigger has fired; ``dag.test()`` passes on nothing else.
         :param crossed: The arguments that Airflow has kept for ``execute_complete``.
+        :raises DliError: A newer release has deferred the task, and kept more than this one understands.
         """
         values = dict(crossed)
         # Release 0.1 knew a single job.
         job_ids = [values.pop("job_id")] if "job_id" in values else values.pop("job_ids", (event or {}).get("job_ids"))
+        if unknown := sorted(values.keys() - {each.name for each in fields(cls)}):
+            raise DliError(
+                "A newer release of airflow-provider-dli has deferred this task, and this one does not understand "
+                f"{', '.join(unknown)}. The next try takes up job {', '.join(job_ids or ())}; or clear the task."
+            )
         cancelled, statement = values.pop("cancelled", ()), values.pop("statement", ())
         return cls(tuple(job_ids or ()), cancelled=tuple(cancelled), statement=tuple(statement), **values)
 

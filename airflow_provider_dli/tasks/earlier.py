@@ -11,6 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli.text import NAME_LIMIT, clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,13 +50,14 @@ def judge(jobs: Iterable[Job], statements: Sequence[identity.Identity], reuse: b
     Decide about all jobs of earlier tries, the latest try first, and in a try the last statement.
 
     Of several of this generation, only the latest can be re-attached to or give the result; the others that are
-    active are cancelled. Jobs whose identity cannot be read back are not in the list.
+    active are cancelled. Jobs whose identity cannot be read back are not in the list, unless one of them still runs.
 
     :param jobs: Jobs of this task instance.
     :param statements: What this try would submit, in order.
     :param reuse: Whether a job of an earlier try may serve this one.
+    :raises DliError: One still runs whose attempt was written by a newer release.
     """
-    found = [(job, attempt) for job in jobs if (attempt := identity.read_attempt(job.tags)) is not None]
+    found = [(job, attempt) for job in jobs if (attempt := _attempt(job)) is not None]
     found.sort(key=_when, reverse=True)
     # Others, of another Airflow for example, may be later than the latest of ours.
     latest = next((job for job, attempt in found if attempt.generation == statements[0].generation), None)
@@ -62,6 +65,18 @@ def judge(jobs: Iterable[Job], statements: Sequence[identity.Identity], reuse: b
         Earlier(job, attempt, _verdict(job, attempt, statements, reuse=reuse and job is latest))
         for job, attempt in found
     ]
+
+
+def _attempt(job: Job) -> identity.Attempt | None:
+    attempt = identity.read_attempt(job.tags)
+    if attempt is None and identity.ATTEMPT in job.tags and job.state.is_active:
+        # Beside it, this try would do the same work a second time.
+        raise DliError(
+            f"{job} of an earlier try still runs, and was submitted by a newer release of airflow-provider-dli: its "
+            f"tag {identity.ATTEMPT} cannot be read ({clean(job.tags[identity.ATTEMPT], NAME_LIMIT)!r}). "
+            'Install that release again, wait for the job or cancel it, or set on_earlier_job="ignore".'
+        )
+    return attempt
 
 
 def _when(pair: tuple[Job, identity.Attempt]) -> tuple[object, ...]:
