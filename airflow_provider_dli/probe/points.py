@@ -77,7 +77,7 @@ POINTS = [
     Point("failure_reason", 13, "Where the reason of a failed SQL job stands"),
     Point("throttling", 14, "Throttling: rates, Retry-After", otherwise="not tried: it would disturb other users"),
     Point("tag_filter", 15, "Filter tags of the list: equal or a piece of the value"),
-    Point("tag_count", 15, "Most tags of a SQL job", otherwise="not tried: not needed, a job gets six"),
+    Point("tag_count", 15, "Most tags of a SQL job", otherwise="not tried: a job gets nine at most"),
     Point("retry_fields", 16, "Spelling of the retry fields in req_body", "spark", _NO_FILE),
     Point("flink_flags", 17, "How is_success is written in answers about Flink jobs", "flink"),
     Point("flink_run_answer", 17, "What run and stop of a Flink job answer", "flink"),

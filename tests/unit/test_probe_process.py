@@ -37,7 +37,7 @@ def wait_for_job(dli_local, what):
     def found(dli):
         return [job for job in dli.jobs() if (job.tags["airflow_probe_job"], job.status) == (what, "LAUNCHING")]
 
-    return dli_local.wait_until(found, timeout=60)[0]
+    return dli_local.wait_until(found, timeout=150)[0]
 
 
 def statuses(dli_local):
@@ -46,7 +46,7 @@ def statuses(dli_local):
 
 def test_json_is_all_that_is_printed_and_all_holds(dli_local, start):
     process = start()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=200)
     report = json.loads(out)
     assert process.returncode == 0, err
     assert report["holds"]
@@ -55,17 +55,14 @@ def test_json_is_all_that_is_printed_and_all_holds(dli_local, start):
     assert statuses(dli_local) == {"FINISHED", "FAILED", "CANCELLED"}
 
 
-@pytest.mark.parametrize(
-    ("number", "what"), [(signal.SIGINT, "long"), (signal.SIGTERM, "killed-task")], ids=["SIGINT", "SIGTERM"]
-)
-def test_a_signal_is_obeyed_once_all_is_cancelled(dli_local, start, number, what):
+def test_ctrl_c_is_obeyed_once_all_is_cancelled(dli_local, start):
     process = start()
-    wait_for_job(dli_local, what)
-    process.send_signal(number)
-    process.send_signal(number)  # of somebody who is impatient
-    out, err = process.communicate(timeout=120)
+    wait_for_job(dli_local, "killed-task")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # of somebody who is impatient
+    out, err = process.communicate(timeout=200)
     report = json.loads(out)
-    assert (process.returncode, report["ended_by"]) == (128 + number, number.name)
+    assert (process.returncode, report["ended_by"]) == (128 + signal.SIGINT, "SIGINT")
     assert report["may_be_left_running"] == []
     assert "Ending: what the probe has started is cancelled first." in err
     assert statuses(dli_local) <= {"FINISHED", "FAILED", "CANCELLED"}
@@ -76,7 +73,7 @@ def test_a_terminal_that_goes_away(dli_local, start):
     wait_for_job(dli_local, "long")
     process.stderr.close()
     process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=120)
+    process.communicate(timeout=200)
     assert process.returncode == 128 + signal.SIGHUP
     assert statuses(dli_local) <= {"FINISHED", "FAILED", "CANCELLED"}
 
