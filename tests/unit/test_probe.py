@@ -444,6 +444,16 @@ class TestTheKill:
         assert_nothing_is_left(dli_local, report)
 
     @pytest.mark.matrix
+    def test_that_comes_to_nothing(self, dli_local, probe):
+        """DLI accepts the cancel, and lets the job finish."""
+        dli_local.will(matching="CROSS JOIN", run_for=3)
+        dli_local.fault("cancel", "status", times=None, status=200, body='{"is_success": true}')
+        code, report = probe([killed_task.CHECK])
+        assert (code, failed(report)) == (1, ["kill of a real task"])
+        said = seen(report, "kill of a real task")["seen"]
+        assert said.startswith("the job is FINISHED; the task ended DliTaskKilledError")
+
+    @pytest.mark.matrix
     def test_of_a_task_that_fails_before(self, dli_local, probe):
         dli_local.fault("submit", "status", times=None, status=400, error_code="DLI.0002")
         code, report = probe([killed_task.CHECK])
@@ -455,7 +465,9 @@ class TestTheKill:
 class TestTheCommand:
     @pytest.fixture(autouse=True)
     def without_the_kill(self, monkeypatch):
-        monkeypatch.setattr(killed_task, "CHECK", Check("last", "", lambda probe: "nothing"))
+        # In its place, something that writes where Airflow's log may be written.
+        noise = Check("last", "", lambda probe: f"{os.write(1, b'some noise')} bytes")
+        monkeypatch.setattr(killed_task, "CHECK", noise)
 
     def main(self, *arguments, typed=""):
         stdin, sys.stdin = sys.stdin, io.StringIO(typed)
@@ -471,6 +483,7 @@ class TestTheCommand:
         out, err = capfd.readouterr()
         assert json.loads(out)["holds"] is True
         assert "ok  cancel of a running job" in err
+        assert "some noise" in err
 
     def test_the_tables(self, dli_local, connect, capfd):
         connect()
