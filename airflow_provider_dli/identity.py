@@ -155,6 +155,12 @@ def read_attempt(tags: Mapping[str, str]) -> Attempt | None:
     return Attempt(generation, *numbers, owner, work)
 
 
+def is_of_newer_release(tags: Mapping[str, str]) -> bool:
+    """Whether a job says who submitted it, in a format that came after ours."""
+    version = tags.get(ATTEMPT, "").partition(":")[0]
+    return version.isdecimal() and int(version[:9]) > int(FORMAT)
+
+
 def run_start(generation: str) -> str:
     """Return the part of a generation that a clear of single tasks does not change."""
     return generation.partition(".")[0]

@@ -69,7 +69,7 @@ def judge(jobs: Iterable[Job], statements: Sequence[identity.Identity], reuse: b
 
 def _attempt(job: Job) -> identity.Attempt | None:
     attempt = identity.read_attempt(job.tags)
-    if attempt is None and identity.ATTEMPT in job.tags and job.state.is_active:
+    if identity.is_of_newer_release(job.tags) and job.state.is_active:
         # Beside it, this try would do the same work a second time.
         raise DliError(
             f"{job} of an earlier try still runs, and was submitted by a newer release of airflow-provider-dli: its "

@@ -13,7 +13,7 @@ from fakes import TaskInstance, context_of, execute
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api.sql import SqlWork
-from airflow_provider_dli.exceptions import DliPermissionError
+from airflow_provider_dli.exceptions import DliError, DliPermissionError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
 from airflow_provider_dli.tasks import start
@@ -91,9 +91,16 @@ def test_a_later_job_of_another_airflow_does_not_take_the_place_of_ours():
 
 
 def test_a_job_whose_attempt_cannot_be_read_is_not_judged():
-    for value in ("", "nonsense", "2:1.2:1:-1:0:task:abc", "1:1.2:x:-1:0:task:abc"):
+    for value in ("", "nonsense", "0:1.2:1:-1:0:task:abc", "1:1.2:x:-1:0:task:abc"):
         job = dataclasses.replace(a_job("RUNNING"), tags={identity.ATTEMPT: value})
         assert judge([job], [FIRST], reuse=True) == []
+
+
+def test_beside_a_job_of_a_newer_release_nothing_is_decided_while_it_runs():
+    newer = {identity.ATTEMPT: "2:1.2:1:-1:0:task:abc"}
+    with pytest.raises(DliError, match="was submitted by a newer release"):
+        judge([dataclasses.replace(a_job("RUNNING"), tags=newer)], [FIRST], reuse=True)
+    assert judge([dataclasses.replace(a_job("FINISHED"), tags=newer)], [FIRST], reuse=True) == []
 
 
 class TestOverTheWire:
