@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 LISTED_WITHIN = 30.0
 # The same, where there should be none, or where it was looked for before.
 _SETTLED_WITHIN = 3.0
-# How long the end of all jobs may take, in seconds.
-_ENDED_WITHIN = 150.0
+# How long the end of one job may take, in seconds.
+_ENDED_WITHIN = 90.0
 
 
 @dataclass
@@ -116,17 +116,17 @@ class StartedJobs:
 
     def end(self) -> list[Left]:
         """Cancel all that may still run, and see that it is over; return what is not. Never raises."""
+        return [left for started in reversed(self._all) if (left := self._left(started)) is not None]
+
+    def _left(self, started: Started) -> Left | None:
+        # Of its own: a job that does not end must not take the time of the others.
         end = machine.monotonic() + _ENDED_WITHIN
 
         def check() -> None:
             if machine.monotonic() >= end:
                 raise Stopped(f"it was not seen to be over within {_ENDED_WITHIN:.0f} s", 1)
 
-        client = self._client.watching(check)
-        return [left for started in reversed(self._all) if (left := self._left(client, started)) is not None]
-
-    def _left(self, client: DliClient, started: Started) -> Left | None:
-        problem = ""
+        client, problem = self._client.watching(check), ""
         # Whatever goes wrong, and be it a mistake: once more, and the others have to be ended all the same.
         for _ in range(2):
             try:
