@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from airflow_provider_dli.local.dli.account.signature import AccessKeys, Request
 from airflow_provider_dli.local.dli.account.tokens import Tokens
+from airflow_provider_dli.local.dli.actions import Action
 from airflow_provider_dli.local.dli.admin.callers import check_caller
 from airflow_provider_dli.local.dli.admin.views import LocalRequest
 from airflow_provider_dli.local.dli.faults import Faults, play_fault
@@ -46,6 +47,7 @@ class Transport(Protocol):
 class Gateway:
     """ASGI application.
 
+    :param may: Whether the user has the right to an action.
     :param transport_of: Finds the connection of a client address.
     """
 
@@ -56,12 +58,13 @@ class Gateway:
         project_id: str,
         tokens: Tokens,
         keys: AccessKeys,
+        may: Callable[[Action], bool],
         faults: Faults,
         log: RequestLog,
         transport_of: Callable[[tuple[str, int]], Transport],
     ) -> None:
         self.service, self.project_id, self.tokens, self.keys = service, project_id, tokens, keys
-        self.faults, self.log, self.transport_of = faults, log, transport_of
+        self.may, self.faults, self.log, self.transport_of = may, faults, log, transport_of
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -182,6 +185,8 @@ class HttpExchange:
             raise no_such_api()
         if self._route.needs_credentials:
             self._authenticate(body)
+        if self._route.action is not None and not self._gateway.may(self._route.action):
+            raise RefusedError(403, "APIG.0302", "The IAM user is not authorized to access the API.")
         if self._scope["method"] == "POST" and not _is_json(self._headers.get("content-type", "")):
             text = "unsupported media Type: Content-Type must be application/json"
             raise RefusedError(self._route.wrong_content_type, "DLI.0001", text)

@@ -148,6 +148,7 @@ class LocalServer(uvicorn.Server):
             project_id=self._service.identity.project_id,
             tokens=self._service.tokens,
             keys=self._service.keys,
+            may=self._service.may,
             faults=self._service.faults,
             log=self._service.log,
             transport_of=self._connections.__getitem__,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_dli.local.dli.account.identity import Identity
 from airflow_provider_dli.local.dli.account.signature import AccessKeys
 from airflow_provider_dli.local.dli.account.tokens import Tokens
+from airflow_provider_dli.local.dli.actions import Action
 from airflow_provider_dli.local.dli.bodies import ExportBody
 from airflow_provider_dli.local.dli.engine.obs import Obs
 from airflow_provider_dli.local.dli.faults import Faults
@@ -68,6 +69,9 @@ class Service:
 
     def clock(self) -> float:
         return time.time() + self.settings.clock_skew
+
+    def may(self, action: Action) -> bool:
+        return self.settings.rights is None or action in self.settings.rights
 
     def queue(self, name: str, for_type: QueueType | None = None) -> str:
         """The queue as it is stored, in lower case.

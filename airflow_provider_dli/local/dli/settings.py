@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from airflow_provider_dli.local.dli.actions import Action
+
 Seconds = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
 
@@ -102,6 +104,9 @@ class Settings(BaseModel):
         None,
         description="Password and secret key from now on, in place of those it was started with: those are refused, "
         "and tokens are void.",
+    )
+    rights: list[Action] | None = Field(
+        None, description="IAM actions that the user has: calls that need another one are refused. None: all."
     )
     lock_after: Annotated[int, Field(ge=1)] = Field(
         5, description="Wrong signatures in a row that lock the access key."

@@ -396,7 +396,7 @@ def test_who_may_call_the_admin_api(client, host, status):
         sent.append(message)
 
     gateway = Gateway(
-        service, project_id="", tokens=None, keys=None, faults=Faults(), log=RequestLog(), transport_of=None
+        service, project_id="", tokens=None, keys=None, may=None, faults=Faults(), log=RequestLog(), transport_of=None
     )
     headers = [(b"host", host.encode())]
     scope = {"type": "http", "method": "GET", "path": "/_local/jobs", "headers": headers, "client": (client, 5)}
