@@ -118,6 +118,7 @@ def show(queue_name: str) -> Call[Queue]:
         f"{_PATH}/{escape(name)}",
         lambda answer: _read(answer, answer.body),
         repeatable=True,
+        iam_action="dli:queue:get",
     )
 
 
@@ -176,6 +177,7 @@ def list_queues(
             "order": order,
         },
         repeatable=True,
+        iam_action="dli:queue:list",
     )
 
 

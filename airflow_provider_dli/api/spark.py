@@ -233,6 +233,7 @@ def log(job_id: str, lines: int = 100) -> Call[list[str]]:
         read,
         query={"type": "driver", "size": lines},
         repeatable=True,
+        iam_action="dli:jobs:get",
     )
 
 

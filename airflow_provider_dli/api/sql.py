@@ -175,6 +175,7 @@ def detail(job_id: str) -> Call[Mapping[str, Any]]:
         f"{_path(job_id)}/detail",
         lambda answer: answer.body,
         repeatable=True,
+        iam_action="dli:jobs:get",
     )
 
 
@@ -188,7 +189,14 @@ def progress(job_id: str) -> Call[float | None]:
     def read(answer: Answer) -> float | None:
         return answers.number(answer.body.get("progress"), 1)
 
-    return Call(f"progress of SQL job {job_id}", "GET", f"{_path(job_id, 'v1')}/progress", read, repeatable=True)
+    return Call(
+        f"progress of SQL job {job_id}",
+        "GET",
+        f"{_path(job_id, 'v1')}/progress",
+        read,
+        repeatable=True,
+        iam_action="dli:jobs:get",
+    )
 
 
 def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = None) -> Call[Rows]:
@@ -207,6 +215,7 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
         lambda answer: _rows(answer.body),
         query={"page-size": rows, "queue-name": queue_name},
         repeatable=True,
+        iam_action="dli:jobs:get",
     )
 
 
@@ -261,6 +270,8 @@ def export_result(
         f"{_path(job_id)}/export-result",
         read,
         body={name: value for name, value in body.items() if value is not None},
+        # No source names one; it starts a job on a queue.
+        iam_action="dli:queue:submitJob",
     )
 
 
@@ -451,7 +462,14 @@ def _page(query: Query) -> Call[JobPage]:
 
 def _target_of(job_id: str) -> Call[str]:
     call = detail(job_id)
-    return Call(call.what, call.method, call.path, lambda answer: str(answer.body.get("data_path")), repeatable=True)
+    return Call(
+        call.what,
+        call.method,
+        call.path,
+        lambda answer: str(answer.body.get("data_path")),
+        repeatable=True,
+        iam_action=call.iam_action,
+    )
 
 
 KIND: JobKind[Any] = JobKind(
