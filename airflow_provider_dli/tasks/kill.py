@@ -422,7 +422,7 @@ class KillSwitch:
             job.fate = Fate.REFUSED if isinstance(error, DliAuthenticationError) else Fate.LEFT
         # Only now, for the killed code may hold a lock of the logging that this line needs.
         if self._log is not None:
-            self._log.info("%s", job.said)
+            (self._log.info if job.fate is Fate.GONE else self._log.error)("%s", job.said)
         job.is_reported = True
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
