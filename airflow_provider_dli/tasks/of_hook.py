@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import compat, machine
-from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli.exceptions import DliError, DliNotFoundError
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
 from airflow_provider_dli.tasks.kill import KillSwitch
@@ -200,7 +199,11 @@ def run_outside_of_tasks(client: DliClient, kind: JobKind[Any], submit: Call[Job
     try:
         job = wait_until_over(client, kind, submitted.id, poll_interval=poll_interval)
     except BaseException:
-        with suppress(DliError):
+        try:
             client.cancel(kind, submitted.id)
+        except DliNotFoundError:
+            pass  # nothing is left to cancel
+        except DliError as error:  # what has interrupted the wait counts
+            client.log.error("DLI job %s could NOT be cancelled and may still run: %s", submitted.id, error)
         raise
     return replace(job.require(), rows=submitted.rows)
