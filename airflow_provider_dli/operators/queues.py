@@ -366,7 +366,7 @@ class _JobsOfQueue:
                 for status in kind.active
                 for job in self._client.jobs(kind, Query(status=status, queue_name=self._name))
                 # A filter that DLI does not know would show the jobs of all queues.
-                if job.queue_name.lower() == self._name
+                if self._queue_of(kind, job) == self._name
             ]
         except (DliTaskKilledError, DliAuthenticationError):
             raise
@@ -375,6 +375,14 @@ class _JobsOfQueue:
                 self._not_listed.add(kind.name)
                 self._log.warning("Jobs of kind %s are not cancelled: %s", kind.name, error)
             return []
+
+    def _queue_of(self, kind: JobKind[Any], job: Job) -> str:
+        if job.queue_name or job.id in self._cancelled:
+            return job.queue_name.lower()
+        # The list of Flink jobs does not name it.
+        with suppress(DliNotFoundError):
+            return self._client.job(kind, job.id).queue_name.lower()
+        return ""
 
     def _cancel(self, kind: JobKind[Any], job: Job) -> None:
         client = self._client.patient(replace(self._client.patience, give_up_after=_CANCEL_WITHIN))

@@ -13,7 +13,8 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from fakes import TaskInstance
 from task_process import TaskProcesses
 
-from airflow_provider_dli.api import kinds, queues
+from airflow_provider_dli.api import flink, kinds, queues
+from airflow_provider_dli.api.flink_definition import FlinkDefinition
 from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliTemporaryError
 from airflow_provider_dli.operators import queues as operators
 from airflow_provider_dli.operators.dli import (
@@ -232,6 +233,17 @@ class TestDelete:
         assert all(f"Cancel of SQL job {job_id} on queue etl: DLI accepted" in log for job_id in ours)
         assert len(dli_local.requests("cancel")) == 3
         assert "etl" not in names_of(hook)
+
+    def test_force_cancels_flink_jobs_although_their_list_names_no_queue(self, dli_local, hook, create, delete):
+        create(queue_type="general")
+        jobs = {}
+        for queue_name in ("etl", "general"):
+            definition = FlinkDefinition("flink_jar_job", entrypoint="obs://bucket/job.jar", queue_name=queue_name)
+            jobs[queue_name] = hook.send(flink.create(definition, name=f"on-{queue_name}", description="")).id
+            hook.send(flink.run(jobs[queue_name]))
+        delete(force=True)
+        assert dli_local.job(jobs["etl"]).status == "job_cancel_success"
+        assert dli_local.job(jobs["general"]).is_active
 
     def test_force_without_the_right_to_list_warns_and_goes_on(self, dli_local, hook, create, delete, capsys):
         create()
