@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# Ends of the codes with which the gateway refuses a project, an address or a region, whatever rights the user has.
+_NO_RIGHT_HELPS = (".0310", ".0401", ".0402", ".0802")
+
+
 class DliHook(BaseHook):
     """
     Sends calls to DLI with the credentials of an Airflow connection.
@@ -206,6 +210,8 @@ class DliHook(BaseHook):
             try:
                 client.send(sql.list_jobs(page_size=1))
             except DliPermissionError as error:
+                if (error.code or "").endswith(_NO_RIGHT_HELPS):
+                    raise
                 may = "may not list jobs, which later tries of a task and the sweep need"
                 return True, f"{step} answers, and knows {fields.user!r}, who {may}. {error}"
         except Exception as error:  # the edge of the button: everything becomes a sentence

@@ -89,6 +89,18 @@ class TestButton:
         assert "'dli', who may not list jobs, which later tries of a task and the sweep need." in said
         assert "needs the IAM action dli:jobs:listAll in project" in said
 
+    def test_another_project_is_no_missing_right(self, connect):
+        ok, said = connect("ak_sk", extra={"project_id": "0" * 32}).test_connection()
+        assert not ok
+        assert "The project is not the one that the credentials are for" in said
+
+    @pytest.mark.parametrize("code", ["APIG.0401", "APIGW.0402", "APIG.0802"])
+    def test_nor_is_an_address_or_a_region_that_is_refused(self, connect, dli_local, code):
+        dli_local.fault("list", "status", status=403, error_code=code, error_msg="not from here")
+        ok, said = connect().test_connection()
+        assert not ok
+        assert "not from here" in said
+
 
 def show(env, tmp_path):
     """Resolve the connection in a fresh process, as Airflow would, and list the jobs with it."""
