@@ -64,6 +64,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-kill-table", action="store_true", help="write what the kill matrix measures into README.md"
     )
+    parser.addoption(
+        "--write-fault-page", action="store_true", help="write what the fault matrix sees into docs/faults.md"
+    )
 
 
 def canaries(dli: LocalDli) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_dli import compat, identity
 from airflow_provider_dli.api import checks
 from airflow_provider_dli.api.kinds import KINDS, kind_of
-from airflow_provider_dli.exceptions import DliError, DliPermissionError, DliValueError
+from airflow_provider_dli.exceptions import DliError, DliValueError
 from airflow_provider_dli.operators.base import DliOperator
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class DliCancelOrphanJobsOperator(DliOperator):
     :raises DliError: Some jobs could not be cancelled, or Airflow did not tell the states of their task instances. All
         others were swept before.
     :raises DliPermissionError: The user may not list the jobs of a kind. The jobs of all others were swept before.
+    :raises DliNotFoundError: DLI does not know the list of a kind. The jobs of all others were swept before.
     """
 
     template_fields: Sequence[str] = ("kinds", "queue_name", "dli_conn_id", "region", "project_id")
@@ -96,7 +97,7 @@ class DliCancelOrphanJobsOperator(DliOperator):
                 raise DliError(f"The sweep could not do all of its work; the rest is done.\n{failures}")
             for refusal in walk.refusals:
                 text = f"{refusal} The jobs of the other kinds were swept; `kinds` leaves one out for good."
-                raise DliPermissionError(text, status=refusal.status, code=refusal.code, request_id=refusal.request_id)
+                raise type(refusal)(text, status=refusal.status, code=refusal.code, request_id=refusal.request_id)
             return walk.report.rows
 
 

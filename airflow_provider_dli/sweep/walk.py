@@ -79,7 +79,7 @@ class Walk:
         #: What became of the jobs so far.
         self.report = Report(machine.time(), client.secrets)
         #: Why jobs of some kinds cannot be swept.
-        self.refusals: list[DliPermissionError] = []
+        self.refusals: list[DliError] = []
 
     def go(self, queue_name: str | None) -> None:
         """
@@ -107,11 +107,10 @@ class Walk:
             try:
                 for each in self._active_jobs_of(kind, queue_name):
                     found[each.job_id] = each
-            except DliPermissionError as error:
-                # The jobs of the other kinds are swept all the same.
+            except (DliPermissionError, DliNotFoundError) as error:
+                # The jobs of the other kinds are swept all the same. A region may lack a kind, but "not found" may be the
+                # answer of a proxy, too, while jobs run.
                 self.refusals.append(error)
-            except DliNotFoundError as error:
-                self._client.log.warning("DLI has no jobs of kind %r here: %s", kind.name, error)
         return sorted(found.values(), key=lambda each: each.submitted or 0)
 
     def _active_jobs_of(self, kind: JobKind[Any], queue_name: str | None) -> Iterator[Candidate]:

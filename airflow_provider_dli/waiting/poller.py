@@ -108,7 +108,7 @@ class Poller:
         self._scan_at = self._scanned_at = 0.0
         self._begin_anew()
         self._pace = Pace()
-        self._last_error: Exception = DliTemporaryError("DLI has not been asked yet")
+        self._last_error: Exception = DliTemporaryError("DLI has not answered yet")
         # The list.
         self._list_from = self._walk_from = 0.0
         self._pages_counted: int | None = None

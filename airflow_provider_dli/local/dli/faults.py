@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Protocol
@@ -65,7 +66,9 @@ class Fault(BaseModel):
     error_msg: str | None = None
     retry_after: HeaderValue | int | None = Field(None, description="Value of the header Retry-After.")
     body: str | None = Field(None, description="Raw body instead of DLI's error body.")
-    size: int = Field(50_000_000, ge=0, le=2_000_000_000, description="Bytes of a huge body.")
+    size: int = Field(50_000_000, ge=0, le=10_000_000_000, description="Bytes of a huge body, or of an unpacked bomb.")
+    field: str = Field("*", description="Field of the answer, at any depth, that gets another value; * for all.")
+    value: Any = Field(None, description="The value that it gets.")
     location: HeaderValue = "http://127.0.0.1:9/elsewhere"
     state: str = Field("PONDERING", description="What unknown_state writes into status fields.")
     message: str = "The queue is not available."
@@ -197,6 +200,18 @@ async def _huge(rule: Fault, exchange: Exchange) -> None:
     await exchange.hang_up(abruptly=False)
 
 
+async def _bomb(rule: Fault, exchange: Exchange) -> None:
+    packed = await asyncio.to_thread(_packed, rule.size)
+    await exchange.send(Reply(200, packed, headers=[("content-encoding", "gzip")]))
+
+
+def _packed(size: int) -> bytes:
+    """So many bytes of JSON, or a few more, in a few KB for each GB."""
+    piece = b" " * (1 << 24)
+    # What is packed in pieces is unpacked as one text.
+    return gzip.compress(b"{") + gzip.compress(piece) * (size // len(piece) + 1) + gzip.compress(b"}")
+
+
 async def _redirect(rule: Fault, exchange: Exchange) -> None:
     await exchange.send(Reply(302, headers=[("location", rule.location)], content_type=None))
 
@@ -222,6 +237,24 @@ def _with_state(content: Any, state: str) -> Any:
     return content
 
 
+async def _field(rule: Fault, exchange: Exchange) -> None:
+    reply = await exchange.work()
+    with contextlib.suppress(ValueError):
+        reply.body = json.dumps(_with_value(json.loads(reply.body), rule.field, rule.value)).encode()
+    await exchange.send(reply)
+
+
+def _with_value(content: Any, field: str, value: Any) -> Any:
+    """The same answer with another value in each field of this name."""
+    if isinstance(content, list):
+        return [_with_value(part, field, value) for part in content]
+    if isinstance(content, dict):
+        return {
+            name: value if field in ("*", name) else _with_value(part, field, value) for name, part in content.items()
+        }
+    return content
+
+
 async def _soft_failure(rule: Fault, exchange: Exchange) -> None:
     await exchange.send(Reply(200, json.dumps({"is_success": False, "message": rule.message}).encode()))
 
@@ -238,8 +271,10 @@ KINDS: dict[str, Callable[[Fault, Exchange], Awaitable[None]]] = {
     "empty": _empty,  # 200 without a body
     "html": _html,  # 200 with a page, as of a proxy
     "huge": _huge,  # 200 with `size` bytes of JSON (50 MB)
+    "bomb": _bomb,  # 200 with a few KB that unpack to `size` bytes of JSON
     "redirect": _redirect,  # 302 to `location`
     "expired_token": _expired_token,  # the token of the call is revoked first
     "unknown_state": _unknown_state,  # `state` in every status field
+    "field": _field,  # `value` in each field named `field`
     "soft_failure": _soft_failure,  # 200 with is_success false and `message`, work not done
 }

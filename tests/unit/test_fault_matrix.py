@@ -1,0 +1,120 @@
+"""Each call, each thing that can go wrong with it: no job is left, none runs twice, none is green after a kill."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from queue import Queue
+
+import pytest
+from fault_matrix import page
+from fault_matrix.faults import Fault
+from fault_matrix.roles import DEPLOYMENT, ROLES, Cell, Place, Role, play
+
+from airflow_provider_dli import compat
+from airflow_provider_dli.api import sql
+from airflow_provider_dli.client import client, credentials, exchange
+from airflow_provider_dli.client.patience import Patience
+from airflow_provider_dli.local.handle import LocalDli
+from airflow_provider_dli.tasks import start
+from airflow_provider_dli.waiting import poller, watcher
+
+pytestmark = pytest.mark.timeout(600)
+SIDE_BY_SIDE = 8
+CELLS = [(role, fault) for role in ROLES for fault in role.faults]
+#: One in so many is played by the README's test command.
+SAMPLE = CELLS[::47]
+
+
+class Grid:
+    """Plays cells side by side, each on a local DLI that no other one uses meanwhile."""
+
+    def __init__(self, places: Queue[tuple[LocalDli, str]], states: dict[str, str]) -> None:
+        self._places, self._states = places, states
+        self._numbers = itertools.count()
+
+    def play(self, cells: list[tuple[Role, Fault]]) -> dict[tuple[str, str], Cell | BaseException]:
+        names = [(role.name, fault.name) for role, fault in cells]
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+            return dict(zip(names, threads.map(self._play, *zip(*cells, strict=True)), strict=True))
+
+    def _play(self, role: Role, fault: Fault) -> Cell | BaseException:
+        dli, conn_id = self._places.get()
+        credentials._known.clear()
+        try:
+            return play(role, fault, Place(dli, conn_id, f"run {next(self._numbers)}", self._states))
+        except BaseException as problem:
+            return problem
+        finally:
+            dli.clear_faults()
+            dli.reset()
+            self._places.put((dli, conn_id))
+
+
+@pytest.fixture(scope="module")
+def grid() -> Iterator[Grid]:
+    states: dict[str, str] = {}
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        places: Queue[tuple[LocalDli, str]] = Queue()
+        for number in range(SIDE_BY_SIDE):
+            dli = stack.enter_context(LocalDli.start())
+            connection = dli.connection(timeout=1.0)
+            patch.setenv(f"AIRFLOW_CONN_FAULTS_{number}", json.dumps(connection))
+            places.put((dli, f"faults_{number}"))
+        patch.setenv("AIRFLOW__DLI__DEPLOYMENT", DEPLOYMENT)
+        patch.setattr(
+            compat,
+            "task_states",
+            lambda dag, runs, tasks: {(run, tasks[0], -1): states[run] for run in runs if run in states},
+        )
+        patch.setattr(compat, "xcom", lambda key, name: None)
+        # Budgets of minutes, in seconds.
+        patch.setattr(sql, "_SUBMIT_TIMEOUT", 1.0)
+        patch.setattr(client, "FIRST_PAUSE", 0.05)
+        patch.setattr(client, "Patience", partial(Patience, give_up_after=8.0))
+        patch.setattr(exchange, "MAX_RETRY_AFTER", 3.0)
+        patch.setattr(start, "LIST_LAG", 2.0)
+        patch.setattr(start, "_SUBMIT_WITHIN", 6.0)
+        patch.setattr(watcher, "OUTAGE_BUDGET", 4.0)
+        patch.setattr(poller, "OUTAGE_BUDGET", 4.0)
+        yield Grid(places, states)
+
+
+@pytest.fixture(scope="module")
+def cells(grid: Grid, request: pytest.FixtureRequest) -> dict[tuple[str, str], Cell | BaseException]:
+    """What came of the cells that were asked for."""
+    items = [item for item in request.session.items if "cells" in item.fixturenames]
+    found = grid.play([(item.callspec.params["role"], item.callspec.params["fault"]) for item in items])
+    if request.config.getoption("--write-fault-page"):
+        page.write({name: cell for name, cell in found.items() if isinstance(cell, Cell)})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("role", "fault"),
+    [
+        pytest.param(
+            role, fault, id=f"{role.name}-{fault.name}", marks=[] if (role, fault) in SAMPLE else [pytest.mark.matrix]
+        )
+        for role, fault in CELLS
+    ],
+)
+@pytest.mark.xdist_group("fault matrix")
+def test_a_cell(role: Role, fault: Fault, cells: dict[tuple[str, str], Cell | BaseException]) -> None:
+    cell = cells[role.name, fault.name]
+    if isinstance(cell, BaseException):
+        raise cell
+    assert page.shown(cell.sentence) in page.sections(page.PAGE.read_text())[role.title], (
+        "docs/faults.md says otherwise"
+    )
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_the_page_tells_of_every_fault(role: Role) -> None:
+    section = page.sections(page.PAGE.read_text())[role.title]
+    told = {name.strip() for line in section.splitlines() for name in line.strip("| ").split("|")[0].split(";")}
+    assert {fault.name for fault in role.faults} <= told
