@@ -108,8 +108,8 @@ class Walk:
                 for each in self._active_jobs_of(kind, queue_name):
                     found[each.job_id] = each
             except (DliPermissionError, DliNotFoundError) as error:
-                # The jobs of the other kinds are swept all the same. A region may lack a kind, but "not found" may be the
-                # answer of a proxy, too, while jobs run.
+                # The jobs of the other kinds are swept all the same. A region may lack a kind; but a proxy may answer
+                # "not found" too, while jobs run.
                 self.refusals.append(error)
         return sorted(found.values(), key=lambda each: each.submitted or 0)
 

@@ -24,7 +24,7 @@ from airflow_provider_dli.tasks import start
 from airflow_provider_dli.waiting import poller, watcher
 
 pytestmark = pytest.mark.timeout(600)
-SIDE_BY_SIDE = 8
+SIDE_BY_SIDE = 12
 CELLS = [(role, fault) for role in ROLES for fault in role.faults]
 #: One in so many is played by the README's test command.
 SAMPLE = CELLS[::47]
