@@ -78,7 +78,7 @@ def grid() -> Iterator[Grid]:
         patch.setattr(client, "Patience", partial(Patience, give_up_after=8.0))
         patch.setattr(exchange, "MAX_RETRY_AFTER", 3.0)
         patch.setattr(start, "LIST_LAG", 2.0)
-        patch.setattr(start, "_SUBMIT_WITHIN", 6.0)
+        patch.setattr(start, "_SUBMIT_WITHIN", 15.0)
         patch.setattr(watcher, "OUTAGE_BUDGET", 4.0)
         patch.setattr(poller, "OUTAGE_BUDGET", 4.0)
         yield Grid(places, states)

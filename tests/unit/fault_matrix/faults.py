@@ -157,9 +157,9 @@ CONNECTION = [
     Fault("IAM is down, DLI is up", "connection", {"iam_endpoint": "http://127.0.0.1:9"}),
     Fault("IAM's host name is not known", "connection", {"iam_endpoint": "http://iam.invalid"}),
     Fault("no TLS on IAM's side", "connection", {"iam_endpoint": "https://127.0.0.1:{port}"}),
-    Fault("a wrong password", "connection", {"password": "wrong"}),
+    Fault("a wrong password", "connection", {"password": "not-the-password"}),
     Fault("a wrong project", "connection", {"project_id": "0" * 32}),
     Fault("a clock that is off, with an access key", "connection", {"auth_type": "ak_sk", "clock_skew": 1000}),
-    Fault("a wrong secret key", "connection", {"auth_type": "ak_sk", "password": "wrong"}),
+    Fault("a wrong secret key", "connection", {"auth_type": "ak_sk", "password": "not-the-secret-key"}),
 ]
 """What is wrong with the connection, or with what it points to."""
