@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -39,7 +40,7 @@ class Grid:
 
     def play(self, cells: list[tuple[Role, Fault]]) -> dict[tuple[str, str], Cell | BaseException]:
         names = [(role.name, fault.name) for role, fault in cells]
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:  # those without a place wait for one
             return dict(zip(names, threads.map(self._play, *zip(*cells, strict=True)), strict=True))
 
     def _play(self, role: Role, fault: Fault) -> Cell | BaseException:
@@ -56,11 +57,18 @@ class Grid:
 
 
 @pytest.fixture(scope="module")
-def grid() -> Iterator[Grid]:
+def wanted(request: pytest.FixtureRequest) -> list[tuple[Role, Fault]]:
+    """The cells that were asked for."""
+    items = [item for item in request.session.items if "cells" in item.fixturenames]
+    return [(item.callspec.params["role"], item.callspec.params["fault"]) for item in items]
+
+
+@pytest.fixture(scope="module")
+def grid(wanted: list[tuple[Role, Fault]]) -> Iterator[Grid]:
     states: dict[str, str] = {}
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         places: Queue[tuple[LocalDli, str]] = Queue()
-        for number in range(SIDE_BY_SIDE):
+        for number in range(min(SIDE_BY_SIDE, math.ceil(len(wanted) / 4))):
             dli = stack.enter_context(LocalDli.start())
             connection = dli.connection(timeout=1.0)
             patch.setenv(f"AIRFLOW_CONN_FAULTS_{number}", json.dumps(connection))
@@ -85,10 +93,11 @@ def grid() -> Iterator[Grid]:
 
 
 @pytest.fixture(scope="module")
-def cells(grid: Grid, request: pytest.FixtureRequest) -> dict[tuple[str, str], Cell | BaseException]:
-    """What came of the cells that were asked for."""
-    items = [item for item in request.session.items if "cells" in item.fixturenames]
-    found = grid.play([(item.callspec.params["role"], item.callspec.params["fault"]) for item in items])
+def cells(
+    grid: Grid, wanted: list[tuple[Role, Fault]], request: pytest.FixtureRequest
+) -> dict[tuple[str, str], Cell | BaseException]:
+    """What came of them."""
+    found = grid.play(wanted)
     if request.config.getoption("--write-fault-page"):
         page.write({name: cell for name, cell in found.items() if isinstance(cell, Cell)})
     return found
