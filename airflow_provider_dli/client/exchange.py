@@ -243,6 +243,7 @@ def _layers(error: object) -> Iterator[BaseException]:
 
 def _cause(error: BaseException) -> str:
     """Say why there was no answer, without the object addresses that urllib3 writes."""
+    from http.client import IncompleteRead
     from ssl import SSLError
 
     from urllib3 import exceptions
@@ -261,6 +262,8 @@ def _cause(error: BaseException) -> str:
         return f"no connection within {CONNECT_TIMEOUT:.0f} s: does a firewall allow it?"
     if isinstance(reason, TimeoutError) or "timed out" in str(reason):
         return "the answer did not come in time"
+    if isinstance(reason, (exceptions.IncompleteRead, IncompleteRead)):
+        return "the answer broke off"
     if isinstance(reason, OSError) and not isinstance(reason, SSLError):
         return reason.strerror or str(reason) or type(reason).__name__
     return without_source(str(reason).rpartition(": ")[2]) or type(reason).__name__

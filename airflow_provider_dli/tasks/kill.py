@@ -455,9 +455,11 @@ class KillSwitch:
         if self._cancel is None and self._jobs:
             return f"DLI job {', '.join(self._jobs)} goes on, as `cancel_on_kill=False` asks."
         said = [
-            job.said or f"The cancel of DLI job {job_id} was not confirmed in time."
+            job.said or f"The cancel of DLI job {job_id} was not confirmed in time: it may still run."
             for job_id, job in list(self._jobs.items())
         ]
         if not said and self._submitting:
             said = ["The answer to its submit had not come."]
+        if self._find is not None and not self._has_searched:
+            said.append("Its DLI job, if there is one, could not be looked up in time and may still run.")
         return " ".join([*said, self._search_failure]).strip() or "It had no DLI job."

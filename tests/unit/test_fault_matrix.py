@@ -25,7 +25,7 @@ from airflow_provider_dli.tasks import start
 from airflow_provider_dli.waiting import poller, watcher
 
 pytestmark = pytest.mark.timeout(600)
-SIDE_BY_SIDE = 12
+SIDE_BY_SIDE = 16
 CELLS = [(role, fault) for role in ROLES for fault in role.faults]
 #: One in so many is played by the README's test command.
 SAMPLE = CELLS[::47]
@@ -70,7 +70,7 @@ def grid(wanted: list[tuple[Role, Fault]]) -> Iterator[Grid]:
         places: Queue[tuple[LocalDli, str]] = Queue()
         for number in range(min(SIDE_BY_SIDE, math.ceil(len(wanted) / 4))):
             dli = stack.enter_context(LocalDli.start())
-            connection = dli.connection(timeout=1.0)
+            connection = dli.connection(timeout=3.0)
             patch.setenv(f"AIRFLOW_CONN_FAULTS_{number}", json.dumps(connection))
             places.put((dli, f"faults_{number}"))
         patch.setenv("AIRFLOW__DLI__DEPLOYMENT", DEPLOYMENT)
@@ -81,14 +81,14 @@ def grid(wanted: list[tuple[Role, Fault]]) -> Iterator[Grid]:
         )
         patch.setattr(compat, "xcom", lambda key, name: None)
         # Budgets of minutes, in seconds.
-        patch.setattr(sql, "_SUBMIT_TIMEOUT", 1.0)
+        patch.setattr(sql, "_SUBMIT_TIMEOUT", 3.0)
         patch.setattr(client, "FIRST_PAUSE", 0.05)
-        patch.setattr(client, "Patience", partial(Patience, give_up_after=8.0))
+        patch.setattr(client, "Patience", partial(Patience, give_up_after=10.0))
         patch.setattr(exchange, "MAX_RETRY_AFTER", 3.0)
         patch.setattr(start, "LIST_LAG", 2.0)
         patch.setattr(start, "_SUBMIT_WITHIN", 15.0)
-        patch.setattr(watcher, "OUTAGE_BUDGET", 4.0)
-        patch.setattr(poller, "OUTAGE_BUDGET", 4.0)
+        patch.setattr(watcher, "OUTAGE_BUDGET", 8.0)
+        patch.setattr(poller, "OUTAGE_BUDGET", 8.0)
         yield Grid(places, states)
 
 

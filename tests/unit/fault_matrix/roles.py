@@ -35,7 +35,7 @@ SQL = "SELECT 1"
 #: Seconds that a job runs which shall be cancelled.
 LONG = 120.0
 #: Seconds that a cell may take: a kill lasts for 30, the budgets of other calls are shortened.
-BOUND = 60.0
+BOUND = 90.0
 
 
 @dataclass
@@ -173,7 +173,7 @@ def _submit(place: Place, fault: Fault, call: str) -> Cell:
 
 def _connect(place: Place, fault: Fault, call: str) -> Cell:
     fields = dict(fault.details)
-    connection = place.dli.connection(fields.pop("auth_type", "password"), timeout=1.0)
+    connection = place.dli.connection(fields.pop("auth_type", "password"), timeout=3.0)
     place.dli.settings(clock_skew=fields.pop("clock_skew", 0))
     port = urlsplit(place.dli.url).port
     for name, value in fields.items():

@@ -199,6 +199,24 @@ def test_a_huge_body(wire, dli_local):
     assert answer.json()["is_success"] is True
 
 
+def test_a_bomb(wire, dli_local):
+    dli_local.fault("list", "bomb", size=50_000_000)
+    answer = requests.get(f"{dli_local.url}/v1.0/{dli_local.project_id}/jobs", headers=wire.http.headers, stream=True)
+    assert int(answer.headers["Content-Length"]) < 100_000
+    assert len(answer.content) > 50_000_000
+    assert answer.json() == {}
+
+
+@pytest.mark.parametrize("value", [7, "text", [], {}, None])
+def test_a_field_of_another_type(wire, dli_local, job_id, value):
+    dli_local.fault("list", "field", field="job_id", value=value)
+    dli_local.fault("status", "field", value=value)
+    answer = wire.get("jobs").json()
+    assert [job["job_id"] for job in answer["jobs"]] == [value]
+    assert answer["jobs"][0]["queue_name"] == "default"
+    assert all(found == value for found in wire.status(job_id).values())
+
+
 def test_a_redirect(wire, dli_local):
     dli_local.fault("list", "redirect", location="http://127.0.0.1:9/trap")
     answer = wire.get("jobs")
