@@ -303,13 +303,16 @@ class DliClient:
                 raise
             except DliError as error:
                 # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
-                # And "not found" may mean the call, not the job; or be the answer of a proxy.
-                found = without_cancel(client, kind, job_id, keep_draft=keep_draft)
+                try:
+                    found = without_cancel(client, kind, job_id, keep_draft=keep_draft)
+                except DliNotFoundError as unknown:
+                    raise error if isinstance(error, DliNotFoundError) else unknown from None
                 if found is None and len(calls) > 1:
                     # A job that cannot be saved must not keep running for that.
                     calls.pop()
                     self.log.warning("The job is stopped without a savepoint. %s", error)
                 if found is None and isinstance(error, DliNotFoundError):
+                    # It may mean the call, or be the answer of a proxy.
                     raise DliError(f"{error} DLI still shows the job.", code=error.code, status=error.status) from error
                 if found is None:
                     raise

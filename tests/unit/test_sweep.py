@@ -360,8 +360,15 @@ class TestWhatGoesWrong:
 
     def test_a_job_that_dli_forgets_meanwhile_is_no_failure(self, dli_local, left_behind, run):
         job_id = left_behind()
-        dli_local.fault("cancel", "status", times=2, status=400, error_code="DLI.0002", error_msg="no such job")
+        for call in ("cancel", "status"):
+            dli_local.fault(call, "status", times=2, status=400, error_code="DLI.0002", error_msg="no such job")
         assert verdicts(run()) == {job_id: "over by itself"}
+
+    def test_a_job_that_dli_still_shows_is_not_taken_for_forgotten(self, dli_local, left_behind, run):
+        job_id = left_behind()
+        dli_local.fault("cancel", "status", times=2, status=404, error_code="APIG.0101", error_msg="no such call")
+        assert verdicts(run()) == {job_id: "cancelled"}
+        assert dli_local.job(job_id).status == "CANCELLED"
 
     def test_a_job_that_finishes_in_spite_of_the_cancel_is_told_as_finished(self, dli_local, left_behind, run):
         job_id = left_behind(run_for=2)
