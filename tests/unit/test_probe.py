@@ -239,6 +239,7 @@ class TestWhatItLearns:
         assert reasons == {"not tried: see --kinds flink"}
 
 
+@pytest.mark.matrix
 class TestAContractThatIsBroken:
     """Each is named, and the exit code is 1."""
 
@@ -313,6 +314,7 @@ class TestAContractThatIsBroken:
         assert answers(report)["flink_name_taken"].startswith("accepted")
 
 
+@pytest.mark.matrix
 class TestNothingIsLeft:
     def test_after_a_mistake_of_the_probe_itself(self, dli_local, probe):
         def run(found):
