@@ -50,7 +50,7 @@ def judge(jobs: Iterable[Job], statements: Sequence[identity.Identity], reuse: b
     Decide about all jobs of earlier tries, the latest try first, and in a try the last statement.
 
     Of several of this generation, only the latest can be re-attached to or give the result; the others that are
-    active are cancelled. Jobs whose identity cannot be read back are not in the list, unless one of them still runs.
+    active are cancelled. Jobs whose identity cannot be read back are not in the list.
 
     :param jobs: Jobs of this task instance.
     :param statements: What this try would submit, in order.

@@ -8,6 +8,8 @@ import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_dli import identity
+from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.tasks import run as machine
 from airflow_provider_dli.tasks.kill import KillSwitch
 
@@ -24,6 +26,13 @@ class TaskInstance(SimpleNamespace):
 
     def xcom_push(self, key, value):
         self.xcoms[key] = value
+
+
+def identity_of(**changes):
+    """Return the identity that the job of a first try has."""
+    known = {"dag_id": "sales", "run_id": "run 1", "task_id": "load", "map_index": -1, "statement_index": 0}
+    known |= {"generation": identity.generation(START, 2), "try_number": 1, "owner": "task"}
+    return identity.Identity(**{**known, "work": SqlWork("select 1").digest, **changes})
 
 
 def context_of(ti=None, start=START):

@@ -6,32 +6,19 @@ import dataclasses
 import time
 from datetime import timedelta
 
-import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from fakes import TaskInstance, context_of, execute
+from fakes import START, TaskInstance, context_of, execute, identity_of
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliError, DliPermissionError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
 from airflow_provider_dli.tasks import start
 from airflow_provider_dli.tasks.earlier import Verdict, judge
 
-START = pendulum.datetime(2026, 11, 22)
 OTHER_START = START.add(days=1)
-FIRST = identity.Identity(
-    dag_id="sales",
-    run_id="run 1",
-    task_id="load",
-    map_index=-1,
-    statement_index=0,
-    generation=identity.generation(START, 2),
-    try_number=1,
-    owner="task",
-    work=SqlWork("select 1").digest,
-)
+FIRST = identity_of()
 
 
 def a_job(state, job_id="job", **changes):

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.providers.common.compat.sdk import task as tasks
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk.execution_time.context import set_current_context
-from fakes import START, TaskInstance
+from fakes import START, TaskInstance, identity_of
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import flink, queues, spark, sql
@@ -65,18 +65,7 @@ class Stage:
 
     def orphan(self, monkeypatch):
         monkeypatch.setenv("AIRFLOW__DLI__DEPLOYMENT", "ours")
-        mine = identity.Identity(
-            dag_id="sales",
-            run_id="run 1",
-            task_id="load",
-            map_index=-1,
-            statement_index=0,
-            generation=identity.generation(START, 2),
-            try_number=1,
-            owner="task",
-            work="",
-            deployment="ours",
-        )
+        mine = identity_of(work="", deployment="ours")
         hook = self.connect(extra={"default_queue": "sql"})
         self.dli.will(run_for=60)
         job = hook.submit_sql_job("SELECT 1", tags=mine.tags())

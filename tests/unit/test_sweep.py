@@ -17,12 +17,11 @@ from datetime import timedelta
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
-import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from fakes import START, identity_of
 
 from airflow_provider_dli import compat, identity
-from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliError, DliTaskKilledError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliCancelOrphanJobsOperator
@@ -30,20 +29,8 @@ from airflow_provider_dli.sweep import verdict, walk
 from airflow_provider_dli.sweep.report import Report
 from airflow_provider_dli.text import in_words
 
-START = pendulum.datetime(2026, 11, 22)
 LATER_START = START.add(days=1)
-MINE = identity.Identity(
-    dag_id="sales",
-    run_id="run 1",
-    task_id="load",
-    map_index=-1,
-    statement_index=0,
-    generation=identity.generation(START, 2),
-    try_number=1,
-    owner="task",
-    work=SqlWork("select 1").digest,
-    deployment="ours",
-)
+MINE = identity_of(deployment="ours")
 ALIVE = [None, "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"]
 NEVER_HEARD_OF = "awaiting_input"
 

@@ -14,9 +14,8 @@ from itertools import pairwise
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
-from fakes import START, TaskInstance, context_of, execute
+from fakes import START, TaskInstance, context_of, execute, identity_of
 
-from airflow_provider_dli import identity
 from airflow_provider_dli.api.sql import SqlWork
 from airflow_provider_dli.exceptions import DliTaskKilledError
 from airflow_provider_dli.hooks.dli import DliHook
@@ -66,18 +65,7 @@ class Place:
 
     def leave_a_job(self) -> str:
         """Submit a job as the first try does, whose worker is then lost."""
-        mine = identity.Identity(
-            dag_id="faults",
-            run_id=self.run_id,
-            task_id="load",
-            map_index=-1,
-            statement_index=0,
-            generation=identity.generation(START, 2),
-            try_number=1,
-            owner="task",
-            work=SqlWork(SQL).digest,
-            deployment=DEPLOYMENT,
-        )
+        mine = identity_of(dag_id="faults", run_id=self.run_id, work=SqlWork(SQL).digest, deployment=DEPLOYMENT)
         self.dli.will(run_for=LONG)
         DliHook(self.conn_id).submit_sql_job(SQL, tags=mine.tags())
         return self.running_job()
