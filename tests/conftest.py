@@ -62,7 +62,9 @@ def airflow(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--write-kill-table", action="store_true", help="write what the kill matrix measures into README.md"
+        "--write-kill-table",
+        action="store_true",
+        help="write what the kill matrix measures into docs/kill-guarantees.md",
     )
     parser.addoption(
         "--write-fault-page", action="store_true", help="write what the fault matrix sees into docs/faults.md"

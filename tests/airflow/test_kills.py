@@ -102,7 +102,7 @@ def test_with_an_execution_timeout_dli_itself_has_a_bound(case: Case, outcomes: 
     assert 6 < int(bound.partition("=")[2]) <= 66
 
 
-def test_the_readme_says_what_happens() -> None:
-    readme = table.README.read_text()
-    assert [cells[0] for cells in table.rows(readme)] == [path.title for path in PATHS]
-    assert table.rows(readme, table.LINES_BEGIN, table.LINES_END) == table.line_rows()
+def test_the_docs_say_what_happens() -> None:
+    page = table.PAGE.read_text()
+    assert [cells[0] for cells in table.rows(page)] == [path.title for path in PATHS]
+    assert table.rows(page, table.LINES_BEGIN, table.LINES_END) == table.line_rows()

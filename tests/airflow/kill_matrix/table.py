@@ -1,4 +1,4 @@
-"""The table "what happens when" of the README, from a run of the matrix."""
+"""The tables of ``docs/kill-guarantees.md``, from a run of the matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kill_matrix.kinds import SQL
 from kill_matrix.lines import cases_of
 from kill_matrix.stage import Outcome
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "kill-guarantees.md"
 BEGIN, END = "<!-- kill-table:begin -->\n", "<!-- kill-table:end -->\n"
 LINES_BEGIN, LINES_END = "<!-- lines-table:begin -->\n", "<!-- lines-table:end -->\n"
 OLDER = ("2.11", "3.0", "3.1", "3.2")
@@ -32,16 +32,16 @@ def rows(text: str, begin: str = BEGIN, end: str = END) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def write(outcomes: Iterable[Outcome], readme: Path = README) -> None:
+def write(outcomes: Iterable[Outcome], page: Path = PAGE) -> None:
     """Put what came of these cases between the two marks of the table; rows of other paths stay as they are."""
-    known = {cells[0]: cells for cells in rows(readme.read_text())}
+    known = {cells[0]: cells for cells in rows(page.read_text())}
     known |= {outcome.case.path.title: _row(outcome) for outcome in outcomes if _is_told(outcome)}
-    _put(readme, BEGIN, END, HEAD, [known[path.title] for path in PATHS if path.title in known])
+    _put(page, BEGIN, END, HEAD, [known[path.title] for path in PATHS if path.title in known])
 
 
-def write_lines(readme: Path = README) -> None:
+def write_lines(page: Path = PAGE) -> None:
     """Put what must come of the cases of all lines of Airflow between the two marks of their table."""
-    _put(readme, LINES_BEGIN, LINES_END, ["what happens while a task waits", *LINES], line_rows())
+    _put(page, LINES_BEGIN, LINES_END, ["what happens while a task waits", *LINES], line_rows())
 
 
 def line_rows() -> list[list[str]]:
@@ -61,10 +61,10 @@ def _is_told(outcome: Outcome) -> bool:
     return is_row and outcome.case.moment.name == "wait" and outcome.problem is None
 
 
-def _put(readme: Path, begin: str, end: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> None:
+def _put(page: Path, begin: str, end: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> None:
     lines = "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *body))
-    before, found, rest = readme.read_text().partition(begin)
-    readme.write_text(before + found + lines + end + rest.partition(end)[2])
+    before, found, rest = page.read_text().partition(begin)
+    page.write_text(before + found + lines + end + rest.partition(end)[2])
 
 
 def _cell(case: Case) -> str:
