@@ -12,11 +12,11 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_dli import compat, machine, xcoms
 from airflow_provider_dli.client.patience import URGENT, watch_nothing
-from airflow_provider_dli.exceptions import DliError, DliJobError, DliTaskKilledError
+from airflow_provider_dli.exceptions import DliError, DliJobError, DliNotFoundError, DliTaskKilledError
 from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
-from airflow_provider_dli.tasks.start import Started, start
+from airflow_provider_dli.tasks.start import Started, find_instead, start
 from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, running_jobs, take_up, take_up_target
 from airflow_provider_dli.tasks.this_try import ThisTry
 from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
@@ -206,8 +206,9 @@ class JobRun:
             place = Place(number, len(statements))
             if place.of > 1:
                 self._task.log.info("%s", place)
-            started = started or self._start(client, statements[number - 1], previous)
-            previous = started._replace(job=self._see_through(client, place, started, deadline))
+            this = statements[number - 1]
+            started = started or self._start(client, this, previous)
+            previous = started._replace(job=self._see_through(client, this, place, started, deadline))
             self._finish(client, previous.job, place)
             if place.is_last:
                 return previous.job.id
@@ -241,8 +242,19 @@ class JobRun:
             self._task.finish(client, job, self._ti, place)
             self._switch.check()  # killed meanwhile, the task must not end well
 
-    def _see_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:
+    def _see_through(
+        self, client: DliClient, this: ThisTry, place: Place, started: Started, deadline: float | None
+    ) -> Job:
         """Wait for the job, here or in the triggerer; return it."""
+        try:
+            return self._see_job_through(client, place, started, deadline)
+        except DliNotFoundError as error:
+            if started.is_earlier or started.is_foreign or this.work.existing_job_id is not None:
+                raise
+            instead = started._replace(job=find_instead(this, started.job, error))
+        return self._see_job_through(client, place, instead, deadline)
+
+    def _see_job_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:
         task, job = self._task, started.job
         task.current_job_id = job.id
         xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign, place=place)
@@ -286,7 +298,7 @@ class JobRun:
             task.current_job_id = None
             this = self._same_statements(client, place, deadline)[place.number - 1]
             again = self._start(client, this, None)._replace(is_earlier=False)
-            return self._see_through(client, place, again, deadline)
+            return self._see_through(client, this, place, again, deadline)
         if job.state is JobState.FAILED:
             self._switch.check()
             self._show_log(client, job)

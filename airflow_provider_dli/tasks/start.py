@@ -130,6 +130,26 @@ def look(
         client.pause(1)
 
 
+def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Job:
+    """
+    Find the job of this try under another id, because DLI does not know the one with which it answered the submit.
+
+    :param unknown: The job, as the answer named it.
+    :param error: What DLI says of it.
+    :raises DliError: ``error``: DLI lists the job itself, or no job of this try.
+    """
+    task = this.task
+    task.log.warning("DLI does not know the job that it has named; looking for the job of this try. %s", error)
+    searcher = this.client.for_thread(URGENT)
+    task.switch.search(lambda: [job.id for job in look(this, searcher, _mine(this), _FIND_WITHIN) if job.is_proved])
+    found = look(this, this.client, _mine(this), LIST_LAG)
+    if not found or unknown.id in [job.id for job in found]:
+        raise error
+    task.switch.follow(found[0].id)
+    task.log.info("Found %s, which DLI had started.", found[0])
+    return found[0]
+
+
 def _mine(this: ThisTry) -> Query:
     """Return what finds the job of this try, and no other."""
     name_of = this.task.job_kind.name_of

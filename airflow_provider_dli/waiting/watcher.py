@@ -95,7 +95,8 @@ def has_to_be_waited_for(
         job = watcher.look()
         if job is not None and goal.ends_wait(job.state):
             return False
-        if machine.monotonic() >= end:
+        # What DLI does not know is not worth a deferral: the next look tells.
+        if machine.monotonic() >= end and not watcher.is_refused:
             return True
         client.pause(0.25)
 
@@ -144,6 +145,11 @@ class WatchedJob:
         """Seconds until the next look: short at first, then a share of the time waited; or as DLI asks."""
         waited = machine.monotonic() - self._began_at
         return max(self._asked_to_wait, min(max(FIRST_POLL_INTERVAL, waited * _SHARE), self.poll_interval))
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether DLI has said once that it does not know the job, or does not show it."""
+        return self._is_refused
 
     def heard(self, job: Job) -> bool:
         """

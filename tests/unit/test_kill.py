@@ -96,6 +96,17 @@ def test_a_kill_before_the_submit_submits_nothing(dli_local, start):
     assert dli_local.jobs() == []
 
 
+def test_a_kill_while_dli_does_not_know_the_job_that_it_has_named(dli_local, start):
+    dli_local.will(run_for=60)
+    dli_local.settings(list_lag=3)
+    dli_local.fault("submit", "field", field="job_id", value="00000000-0000-0000-0000-000000000000")
+    task = start()
+    wait_for_call(dli_local, "list")
+    task.kill()
+    assert task.wait().error == "DliTaskKilledError"
+    wait_until_cancelled(dli_local)
+
+
 def test_a_kill_during_the_submit_cancels_when_the_answer_arrives(dli_local, start):
     dli_local.will(run_for=60)
     dli_local.fault("submit", "latency", seconds=1.5)

@@ -101,6 +101,22 @@ class TestSubmit:
         result, _ = execute(DliSubmitSqlJobOperator, sql="select 1")
         assert [job.job_id for job in dli_local.jobs()] == [result]
 
+    @pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+    def test_an_answer_with_an_id_that_dli_does_not_know_counts_as_lost(self, dli_local, execute, deferrable):
+        dli_local.fault("submit", "field", field="job_id", value=UNKNOWN_JOB)
+        result, ti = execute(DliSubmitSqlJobOperator, sql="select 1", deferrable=deferrable)
+        [job] = dli_local.jobs()
+        assert result == ti.xcoms["job_id"] == job.job_id
+
+    def test_a_job_that_dli_forgets_is_not_looked_for_in_vain(self, dli_local, execute):
+        """The list still shows it: its id is right, and only its status is not to be had."""
+        dli_local.will(run_for=60)
+        dli_local.fault("status", "status", times=None, status=400, error_code="DLI.0002", error_msg="no such job")
+        begun = time.monotonic()
+        with pytest.raises(DliNotFoundError, match="no such job"):
+            execute(DliSubmitSqlJobOperator, sql="select 1")
+        assert time.monotonic() - begun < 20
+
     def test_a_submit_that_got_lost_on_its_way_is_reported_and_not_repeated(self, dli_local, execute, monkeypatch):
         monkeypatch.setattr(start, "LIST_LAG", 3)
         dli_local.fault("submit", "drop_before")
