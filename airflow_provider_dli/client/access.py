@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from airflow_provider_dli import machine
+from airflow_provider_dli.text import NAME_LIMIT, clean
 
 if TYPE_CHECKING:
     from airflow_provider_dli.client.client import DliClient, Log
@@ -60,11 +61,11 @@ class Access:
         if connection == self._introduced:
             return
         self._introduced = connection
-        region = f", region {connection.region}" if connection.region else ""
+        region = f", region {clean(connection.region, NAME_LIMIT)}" if connection.region else ""
         console = f" Console: {connection.console_url}" if connection.console_url else ""
         self._log.info(
             "Using DLI at %s%s, project %s, as %s of connection %r.%s",
-            *(connection.endpoint, region, project_id, connection.who, connection.conn_id, console),
+            *(connection.endpoint, region, project_id, clean(connection.who, NAME_LIMIT), connection.conn_id, console),
         )
 
     def warm(self) -> DliClient | None:

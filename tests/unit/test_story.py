@@ -14,17 +14,23 @@ import re
 import signal
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import fakes
+import pendulum
 import pytest
 import structlog
 import test_trigger
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 from fakes import TaskInstance, identity_of
 
+from airflow_provider_dli.api import sql
+from airflow_provider_dli.client.patience import URGENT
+from airflow_provider_dli.exceptions import DliTaskKilledError
+from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import (
     DliCancelJobOperator,
     DliCancelOrphanJobsOperator,
@@ -35,6 +41,7 @@ from airflow_provider_dli.operators.dli import (
 from airflow_provider_dli.sensors.dli import DliJobSensor
 from airflow_provider_dli.tasks import kill, start
 from airflow_provider_dli.tasks.run import JobRun
+from airflow_provider_dli.threads import BackgroundLog
 
 STORIES = Path(__file__).with_name("stories.txt")
 
@@ -338,7 +345,7 @@ class TestLaterTry:
         run(KINDS[kind], ti=SECOND())
 
     def test_the_job_has_finished(self, dli_local, run, lost):
-        dli_local.will(run_for=0)
+        dli_local.will(run_for=0.3)
         lost(SQL)
         dli_local.wait_until(lambda dli: not dli.jobs()[-1].is_active)
         run(SQL, ti=SECOND())
@@ -364,7 +371,7 @@ class TestLaterTry:
         run(SQL, ti=SECOND(), sql="select 2", queue_name="default")
 
     def test_it_takes_the_result_of_something_else(self, dli_local, run, lost):
-        dli_local.will(run_for=0)
+        dli_local.will(run_for=0.3)
         lost(SQL)
         dli_local.wait_until(lambda dli: not dli.jobs()[-1].is_active)
         run(SQL, ti=SECOND(), sql="select 2")
@@ -380,6 +387,104 @@ class TestLaterTry:
         monkeypatch.setattr(start, "LIST_LAG", 0)
         dli_local.will(launching_for=0.6, run_for=0.6)
         run(SQL, ti=SECOND())
+
+
+class TestBackgroundLog:
+    """A kill must not wait for the log: the code that it interrupts may hold a lock of the logging."""
+
+    class Held:
+        """A log that cannot be written for a while."""
+
+        def __init__(self):
+            self.may_write = threading.Event()
+            self.lines = []
+
+        def info(self, event, *values):
+            assert self.may_write.wait(10)
+            self.lines.append(event % values)
+
+        def warning(self, event, *values):
+            raise BrokenPipeError
+
+    def test_it_holds_nobody_up_and_keeps_the_order(self):
+        held = self.Held()
+        log = BackgroundLog(held)
+        began = time.monotonic()
+        for number in range(20):
+            log.info("line %d", number)
+        assert time.monotonic() - began < 1
+        assert not log.is_written
+        held.may_write.set()
+        until(lambda: log.is_written)
+        assert held.lines == [f"line {number}" for number in range(20)]
+
+    def test_a_line_that_cannot_be_written_does_not_keep_the_others_back(self):
+        held = self.Held()
+        held.may_write.set()
+        log = BackgroundLog(held)
+        log.warning("lost")
+        log.info("kept")
+        until(lambda: log.is_written)
+        assert held.lines == ["kept"]
+
+    def test_a_job_is_cancelled_while_nothing_can_be_logged(self, dli_local, hook):
+        dli_local.will(run_for=60)
+        job, held, switch = hook.submit_sql_job("select 1"), self.Held(), kill.KillSwitch()
+        held.warning = held.info
+        log = BackgroundLog(held)
+        urgent = hook.client.for_thread(URGENT, log)
+        with switch.armed(partial(urgent.cancel, sql.KIND), log, named=sql.KIND.named):
+            switch.follow(job.id)
+            switch.pull()
+            assert switch.state is kill.State.SETTLED
+            assert (held.lines, log.is_written) == ([], False)
+            held.may_write.set()
+            with pytest.raises(DliTaskKilledError, match="DLI accepted the cancel"):
+                switch.check()
+        assert [line.partition(f" SQL job {job.id}")[0][-12:] for line in held.lines] == [": cancelling", "Cancel of"]
+
+
+def until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "who"),
+    [
+        ("password", "user 'dli'"),
+        ("ak_sk", "access key 'local-access-key'"),
+        ("environment", "access key 'local-access-key'"),
+        ("agency", "agency local-agency"),
+        ("metadata", "the machine's agency"),
+    ],
+)
+def test_as_whom_dli_is_called(dli_local, connect, log, monkeypatch, auth_type, who):
+    for name, value in {"AK": dli_local.access_key, "SK": dli_local.secret_key}.items():
+        monkeypatch.setenv(f"HUAWEICLOUD_SDK_{name}", value)
+    client = connect(auth_type).client
+    client.introduce()
+    client.introduce()
+    [line] = log.lines
+    assert f", as {who} of connection 'dli_default'." in line
+    assert dli_local.secret_key not in line
+
+
+def test_the_figures_of_a_job():
+    job = Job(
+        *("job", "sql", "SQL job", JobState.FINISHED, "FINISHED"),
+        duration=pendulum.duration(minutes=75),
+        result_count=1200,
+        input_count=31000,
+        input_size=5_234_000_000,
+        bad_count=3,
+    )
+    assert job.figures == "1 h 15 min, 1,200 rows, 31,000 rows read, 5.2 GB read, 3 faulty rows"
+    assert replace(job, duration=None, result_count=1, input_count=0, input_size=22, bad_count=0).figures == (
+        "1 row, 22 bytes read"
+    )
 
 
 class TestOtherTasks:
