@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_dli.exceptions import DliJobError, DliValueError
-from airflow_provider_dli.text import clean
+from airflow_provider_dli.text import clean, in_bytes, in_seconds
 
 if TYPE_CHECKING:
     from pendulum import DateTime, Duration
@@ -87,13 +87,16 @@ class Job:
     :param message: DLI's message; of a failed job, the reason.
     :param job_type: DLI's type of the statement, such as ``QUERY``, ``INSERT`` or ``DDL``.
     :param queue_name: Queue that runs it.
+    :param database: Database of unqualified names, of a kind that has such.
     :param name: Its name, of a kind that has names.
     :param statement: The SQL text.
     :param start_time: When it was submitted.
     :param launched_at: When it was last started, of a kind that is created first and can be started again.
     :param duration: How long it has run, by DLI's own clock; None before it starts.
     :param result_count: Number of rows returned or inserted; None when DLI does not say.
+    :param input_count: Number of rows that it has read; None when DLI does not say.
     :param input_size: Number of bytes that it has read; None when DLI does not say.
+    :param bad_count: Number of faulty rows among them; None when DLI does not say.
     :param columns: Name and DLI's type of each column of its result, where a status call tells them.
     :param tags: Its tags. Of a kind without tags, what its settings, description or name say instead.
     :param is_proved: Whether that can be relied upon. A name alone proves nothing: such a job is never cancelled.
@@ -110,13 +113,16 @@ class Job:
     message: str = ""
     job_type: str = ""
     queue_name: str = ""
+    database: str = ""
     name: str = ""
     statement: str = ""
     start_time: DateTime | None = None
     launched_at: DateTime | None = None
     duration: Duration | None = None
     result_count: int | None = None
+    input_count: int | None = None
     input_size: int | None = None
+    bad_count: int | None = None
     columns: tuple[tuple[str, str], ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
     is_proved: bool = True
@@ -129,14 +135,18 @@ class Job:
 
     @property
     def figures(self) -> str:
-        """What DLI tells of the work of a job that is over, such as ``3.0 s, 1,200 rows, 5.2 MB scanned``."""
+        """What DLI tells of the work of a job that is over, such as ``3.0 s, 1,200 rows, 5.2 MB read``."""
         figures = []
         if self.duration:
-            figures.append(f"{self.duration.total_seconds():.1f} s")
-        if self.result_count is not None:
+            figures.append(in_seconds(self.duration.total_seconds()))
+        if self.result_count is not None and self.state.is_success:
             figures.append("1 row" if self.result_count == 1 else f"{self.result_count:,} rows")
+        if self.input_count:
+            figures.append(f"{self.input_count:,} rows read")
         if self.input_size:
-            figures.append(f"{self.input_size / 1e6:,.1f} MB scanned")
+            figures.append(f"{in_bytes(self.input_size)} read")
+        if self.bad_count:
+            figures.append(f"{self.bad_count:,} faulty rows")
         return ", ".join(figures)
 
     def require(self, goal: Goal = Goal.FINISHED) -> Job:
@@ -168,19 +178,26 @@ class Cancellation:
     :param state: The state of a job that did not run before; None when the request was taken, for then only
         a status call can tell how the job ends.
     :param was_removed: Whether the job had never been started, and was deleted.
+    :param requests: How many requests it took.
+    :param took: Seconds from the first of them on.
     """
 
     job_id: str
     accepted: bool
     state: JobState | None = None
     was_removed: bool = False
+    requests: int = field(default=1, compare=False)
+    took: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         if self.was_removed:
             return "it was never started, and is deleted"
         if self.state is JobState.CREATED:
             return "it was never started"
-        return "DLI accepted the cancel" if self.accepted else f"it was over before ({self.state})"
+        if not self.accepted:
+            return f"it was over before ({self.state})"
+        repeats = f", at request {self.requests}" if self.requests > 1 else ""
+        return f"DLI accepted the cancel after {in_seconds(self.took)}{repeats}"
 
 
 # DLI does not say which characters an id has, so only those are refused that could change the path.

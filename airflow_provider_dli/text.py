@@ -93,6 +93,19 @@ def in_words(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
+def in_seconds(duration: float) -> str:
+    """Write a number of seconds for people: to a tenth of a second, from a minute on in words."""
+    return f"{max(duration, 0):.1f} s" if duration < 60 else in_words(duration)
+
+
+def in_bytes(size: int) -> str:
+    """Write a number of bytes for people."""
+    for unit, least in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= least:
+            return f"{size / least:,.1f} {unit}"
+    return f"{size} bytes"
+
+
 def has_control_characters(text: str) -> bool:
     """Tell whether text has line breaks, other control characters or halves of characters."""
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import DliTemporaryError
@@ -60,6 +60,55 @@ class Mailbox(Generic[T]):
         while not self._values:
             self._bell.acquire()
         return self._values.popleft()
+
+
+class BackgroundLog:
+    """
+    A log that never holds up who logs: threads write, in order.
+
+    For threads that must not wait for the main one: it may hold a lock of the logging when a kill interrupts it.
+
+    :param log: Where they write.
+    """
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._lines: deque[tuple[str, str, tuple[Any, ...]]] = deque()
+        self._writes = machine.new_lock()
+
+    def info(self, event: str, *values: Any) -> None:
+        self._put("info", event, values)
+
+    def warning(self, event: str, *values: Any) -> None:
+        self._put("warning", event, values)
+
+    def error(self, event: str, *values: Any) -> None:
+        self._put("error", event, values)
+
+    def exception(self, event: str, *values: Any) -> None:
+        # The traceback belongs to the thread that logs.
+        self._put("error", event, values)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether nothing is left to write."""
+        return not self._lines
+
+    def _put(self, level: str, event: str, values: tuple[Any, ...]) -> None:
+        self._lines.append((level, event, values))
+        machine.start_thread(self._write)
+
+    def _write(self) -> None:
+        # In this order: what comes while another thread gives up the lock is written by that one.
+        while self._lines and self._writes.acquire(timeout=0):
+            try:
+                while self._lines:
+                    level, event, values = self._lines[0]
+                    with contextlib.suppress(Exception):  # the edge of a thread: there is no log to tell of it
+                        getattr(self._log, level)(event, *values)
+                    self._lines.popleft()
+            finally:
+                self._writes.release()
 
 
 def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout: float, what: str) -> T:

@@ -69,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-fault-page", action="store_true", help="write what the fault matrix sees into docs/faults.md"
     )
+    parser.addoption("--write-stories", action="store_true", help="write what logs tell into tests/unit/stories.txt")
 
 
 def canaries(dli: LocalDli) -> dict[str, str]:

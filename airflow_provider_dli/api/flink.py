@@ -275,6 +275,7 @@ def _page(query: Query) -> Call[JobPage]:
 
 KIND: JobKind[FlinkWork] = JobKind(
     name="flink",
+    title=_TITLE,
     create=_create,
     launch=lambda job_id, work: run(job_id, resume_savepoint=work.resume_savepoint),
     status=status,

@@ -103,6 +103,7 @@ class JobKind(Generic[W]):
     A kind of job.
 
     :param name: Its name, such as ``"sql"``: the parameter ``kind`` of operators, sensor and trigger.
+    :param title: Its name in the words of people, such as ``SQL job``.
     :param create: Creates a job that carries an identity. Unless there is ``launch``, the job starts too.
     :param status: Asks for the state of a job.
     :param stop: Cancels a job. Doing it twice does no harm, but may be refused: then the state of the job counts.
@@ -124,6 +125,7 @@ class JobKind(Generic[W]):
     """
 
     name: str
+    title: str
     create: Callable[[W, Identity], Call[Job]]
     status: Callable[[str], Call[Job]]
     stop: Callable[[str], Call[None]]
@@ -141,3 +143,7 @@ class JobKind(Generic[W]):
     progress: Callable[[str], Call[float | None]] | None = None
     tells_cancelled: bool = True
     most_pages: int = 100
+
+    def named(self, job_id: str) -> str:
+        """Return a job in the words of people, as :class:`.Job` does."""
+        return f"{self.title} {job_id}"

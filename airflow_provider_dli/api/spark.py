@@ -373,6 +373,7 @@ def _page(query: Query) -> Call[JobPage]:
 
 KIND: JobKind[SparkWork] = JobKind(
     name="spark",
+    title=_TITLE,
     create=lambda work, mine: create(work, name=_name(work, mine), tags=mine.tags()),
     status=status,
     detail=detail,

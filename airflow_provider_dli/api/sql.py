@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.api.export import ExportWork
     from airflow_provider_dli.api.rows import Rows
 
+_TITLE = "SQL job"
 # The service cuts a synchronous statement after two minutes; a submit must outwait that.
 _SUBMIT_TIMEOUT = 150.0
 
@@ -128,11 +129,12 @@ def submit(
         return Job(
             id=answers.job_id(answer.body.get("job_id"), "DLI accepted the SQL job but gave no usable job id"),
             kind="sql",
-            title="SQL job",
+            title=_TITLE,
             state=JobState.LAUNCHING,
             status="submitted",
             job_type=answer.text(answer.body.get("job_type"), NAME_LIMIT),
             queue_name=queue_name or "",
+            database=database or "",
             statement=statement,
             tags=dict(tags or {}),
             rows=_rows_of_submit(answer.body),
@@ -257,7 +259,7 @@ def export_result(
         return Job(
             id=answers.job_id(answer.body.get("job_id"), problem),
             kind="sql",
-            title="SQL job",
+            title=_TITLE,
             state=JobState.LAUNCHING,
             status="submitted",
             job_type=_EXPORT,
@@ -370,7 +372,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
     return Job(
         id=job_id,
         kind="sql",
-        title="SQL job",
+        title=_TITLE,
         state=_state(status),
         status=status or "without a status",
         message=_message(answer, body),
@@ -380,7 +382,9 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         start_time=answers.moment(body.get("start_time")),
         duration=answers.duration(body.get("duration")),
         result_count=answers.count(body.get("result_count")),
+        input_count=answers.count(body.get("input_row_count")),
         input_size=answers.count(body.get("input_size")),
+        bad_count=answers.count(body.get("bad_row_count")),
         columns=_columns(body.get("detail")),
         tags=answers.tags(body.get("tags")),
     )
@@ -474,6 +478,7 @@ def _target_of(job_id: str) -> Call[str]:
 
 KIND: JobKind[Any] = JobKind(
     name="sql",
+    title=_TITLE,
     create=_create,
     status=status,
     stop=cancel,

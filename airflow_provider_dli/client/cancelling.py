@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import identity, machine
@@ -18,7 +19,7 @@ from airflow_provider_dli.threads import SLICE, Mailbox, run_in_thread
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import JobKind
-    from airflow_provider_dli.client.client import DliClient
+    from airflow_provider_dli.client.client import DliClient, Log
     from airflow_provider_dli.client.patience import Patience
 
 # After this many seconds without an answer, another request is sent.
@@ -31,14 +32,15 @@ _MOST_UNANSWERED = 4
 _FIRST_PAUSE = 0.25
 
 
-def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience) -> Cancellation:
+def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience, log: Log) -> Cancellation:
     """
     Cancel a job.
 
     :param attempt: Sends one request, on a connection of its own, and looks at the job when DLI refuses. Called in
         threads.
-    :param what: What is cancelled, for the error.
+    :param what: What is tried, for people: such as ``cancel of SQL job 8ecb…``.
     :param patience: When no further request is sent; at least one is, and answers are waited for.
+    :param log: Where to say that the request is repeated.
     :raises DliNotFoundError: DLI knows no such job.
     :raises DliAuthenticationError: The credentials are refused.
     :raises DliPermissionError: The user may not cancel.
@@ -52,7 +54,7 @@ def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience) -
         except Exception as error:  # the edge of a thread; the waiting thread handles it
             outcomes.put(error)
 
-    requests = _Requests(what, patience)
+    requests = _Requests(what, patience, log)
     while True:
         if requests.may_send():
             machine.start_thread(send)
@@ -65,13 +67,13 @@ def cancel(attempt: Callable[[], Cancellation], what: str, patience: Patience) -
             return cancellation
 
 
-async def cancel_in_loop(attempt: Callable[[], Cancellation], what: str, patience: Patience) -> Cancellation:
+async def cancel_in_loop(attempt: Callable[[], Cancellation], what: str, patience: Patience, log: Log) -> Cancellation:
     """
     Cancel a job like :func:`cancel`, but without threads that wait: a triggerer cancels hundreds at the same time.
 
     :param attempt: See there. It may hang: after 10 s it counts as unanswered.
     """
-    requests = _Requests(what, patience)
+    requests = _Requests(what, patience, log)
     unanswered: set[asyncio.Task[Cancellation]] = set()
     try:
         while True:
@@ -127,23 +129,29 @@ def _outcome(request: asyncio.Task[Cancellation], what: str) -> Cancellation | E
 class _Requests:
     """When the next request of a cancel is sent, and what its answers mean."""
 
-    def __init__(self, what: str, patience: Patience) -> None:
+    def __init__(self, what: str, patience: Patience, log: Log) -> None:
+        self._what = what
         self._patience = patience
-        self._end = machine.monotonic() + patience.give_up_after
+        self._log = log
+        self._began = machine.monotonic()
+        self._end = self._began + patience.give_up_after
+        self._sent = 0
         self._next_at = 0.0
         self._unanswered = 0
         self._pause = _FIRST_PAUSE
-        self._is_first = True
         self._last: Exception = DliTemporaryError(f"{what} failed: no answer within {patience.give_up_after:.0f} s")
+        self._is_told = False
 
     def may_send(self) -> bool:
         now = machine.monotonic()
-        return self._is_first or (now < self._end and self._unanswered < _MOST_UNANSWERED and now >= self._next_at)
+        return not self._sent or (now < self._end and self._unanswered < _MOST_UNANSWERED and now >= self._next_at)
 
     def sent(self) -> None:
-        self._is_first = False
+        self._sent += 1
         self._unanswered += 1
         self._next_at = machine.monotonic() + HEDGE_AFTER * self._unanswered
+        if self._sent > 1 and self._unanswered > 1:
+            self._tell_of_repeats(f"No answer within {HEDGE_AFTER:.0f} s.")
 
     def next_in(self) -> float:
         """Seconds until it may be that another one is to be sent."""
@@ -161,15 +169,24 @@ class _Requests:
         """Return what counts; None when the cancel has to be repeated."""
         self._unanswered -= 1
         if not isinstance(outcome, Exception):
-            return outcome
+            return replace(outcome, requests=self._sent, took=machine.monotonic() - self._began)
         if not isinstance(outcome, DliError):
             raise outcome
         was_said = isinstance(self._last, SAID_TWICE)
         if was_said if isinstance(outcome, SAID_TWICE) else isinstance(outcome, PERMANENT):
             raise outcome
         self._last = outcome
+        if not isinstance(outcome, SAID_TWICE):
+            self._tell_of_repeats(outcome)
         asked_for = outcome.retry_after if isinstance(outcome, DliTemporaryError) else None
         longest = self._patience.longest_pause
         self._next_at = machine.monotonic() + min(max(self._pause, asked_for or 0), longest)
         self._pause *= 2
         return None
+
+    def _tell_of_repeats(self, problem: object) -> None:
+        # Once, for there may be many.
+        if not self._is_told:
+            self._is_told = True
+            text = "DLI has not accepted the %s yet; it is repeated for %.0f s at most. %s"
+            self._log.warning(text, self._what, self._patience.give_up_after, problem)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from airflow_provider_dli import machine
 from airflow_provider_dli.api import iam, metadata
 from airflow_provider_dli.client import exchange
+from airflow_provider_dli.client.access import Access
 from airflow_provider_dli.client.cancelling import cancel, without_cancel
 from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.client.finding import list_jobs
@@ -42,9 +42,6 @@ T = TypeVar("T")
 # The shortest pause before a call is repeated, in seconds; the pauses double, with jitter.
 FIRST_PAUSE = 0.5
 
-# For how long an HTTP connection that has answered is trusted with the first request of a cancel, in seconds.
-_WARM_FOR = 5.0
-
 # How long a job that has failed may take until DLI starts it again by itself, in seconds.
 _RECOVERS_WITHIN = 2.0
 
@@ -59,69 +56,6 @@ class Log(Protocol):
     def error(self, event: str, *values: Any) -> Any: ...
 
     def exception(self, event: str, *values: Any) -> Any: ...
-
-
-class Access:
-    """
-    The connection that a client and all its copies use: one that is read again reaches them all.
-
-    :param read: Reads the connection.
-    :param log: Where to say that it has changed.
-    """
-
-    def __init__(self, read: Callable[[], DliConnection], log: Log) -> None:
-        self._read = read
-        self._log = log
-        self._connection: DliConnection | None = None
-        # What has just answered a cancel, and when.
-        self._warm: deque[tuple[DliClient, float]] = deque()
-
-    def connection(self) -> DliConnection:
-        """
-        Return the connection; read it, unless that was done.
-
-        :raises DliValueError: A field is missing or contradicts another one.
-        """
-        if self._connection is None:
-            self.use(self._read())
-        return cast("DliConnection", self._connection)
-
-    def use(self, connection: DliConnection) -> bool:
-        """Use this connection from now on; return whether it is another than before."""
-        was, self._connection = self._connection, connection
-        if was is not None and connection != was:
-            self._log.info("Connection %r has changed and is used from now on.", connection.conn_id)
-        return connection != was
-
-    def warm(self) -> DliClient | None:
-        """Take a client whose HTTP connection has answered a moment ago; None when there is none. For any thread."""
-        with contextlib.suppress(IndexError):
-            while True:
-                client, answered_at = self._warm.pop()
-                if machine.monotonic() - answered_at < _WARM_FOR:
-                    return client
-        return None
-
-    def keep_warm(self, client: DliClient) -> None:
-        """Give back a client that has just had an answer."""
-        self._warm.append((client, machine.monotonic()))
-
-    def cool_down(self) -> None:
-        """Close the connections that were kept."""
-        self._warm.clear()
-
-    def reread(self) -> bool:
-        """
-        Read the connection again, because its credentials are refused; return whether it has changed.
-
-        A password may have been rotated, or temporary keys replaced. Never raises.
-        """
-        try:
-            return self.use(self._read())
-        except Exception as error:  # of another class in every Airflow; the refusal itself says enough
-            conn_id = self._connection.conn_id if self._connection else ""
-            self._log.warning("Connection %r could not be read again: %s", conn_id, error)
-            return False
 
 
 class _Wire:
@@ -164,14 +98,19 @@ class DliClient:
         """Return a client for the same thread, whose waits end when ``watch`` raises."""
         return self.patient(replace(self.patience, watch=watch))
 
-    def for_thread(self, patience: Patience) -> DliClient:
+    def for_thread(self, patience: Patience, log: Log | None = None) -> DliClient:
         """
         Return a client for another thread: connected, with a session of its own.
 
+        :param log: Where it logs. Default: where this one does.
         :raises DliError: See :meth:`connect`.
         """
         self.connect()
-        return DliClient(self.access, self.log, patience)
+        return DliClient(self.access, log or self.log, patience)
+
+    def introduce(self) -> None:
+        """Say in the log which DLI is called and as whom, unless that was said."""
+        self.access.introduce(self.project_id(self.connect()))
 
     def connect(self) -> DliConnection:
         """
@@ -263,7 +202,7 @@ class DliClient:
         # In threads, so that neither what the task watches for ends it, nor Airflow is asked for anything.
         once = replace(IN_THREAD, is_urgent=self.patience.is_urgent, give_up_after=0)
         attempt = self.cancel_attempt(kind, job_id, once, with_savepoint=with_savepoint, keep_draft=keep_draft)
-        carry_through = partial(cancel, attempt, kind.stop(job_id).what, self.patience)
+        carry_through = partial(cancel, attempt, kind.stop(job_id).what, self.patience, self.log)
         try:
             return carry_through()
         except DliAuthenticationError:

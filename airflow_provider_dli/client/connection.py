@@ -190,6 +190,12 @@ class DliConnection:
         return (*filter(None, (self.secret, self.security_token)), *of_source)
 
     @property
+    def who(self) -> str:
+        """As whom DLI is called, for people: a user, an access key or an agency. No secret."""
+        word = {"password": "user", "ak_sk": "access key"}.get(self.auth_type)
+        return f"{word} {self.user!r}" if word else self.user
+
+    @property
     def console_url(self) -> str | None:
         """
         Address of the jobs in the cloud's console; None when the region has none that is known.

@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_dli import DEFAULT_CONN_ID, compat
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.api.job_kind import Query
-from airflow_provider_dli.client.client import Access, DliClient
+from airflow_provider_dli.client.access import Access
+from airflow_provider_dli.client.client import DliClient
 from airflow_provider_dli.client.connection import CONN_TYPE, DliConnection
 from airflow_provider_dli.client.patience import Patience
 from airflow_provider_dli.exceptions import DliPermissionError

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_dli import story
 from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliJobError, DliValueError
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.operators.base import DEFERRABLE, DliOperator
+from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
 from airflow_provider_dli.waiting.watcher import has_to_be_waited_for, may_be_cancelled, wait_until_stopped
 
@@ -82,30 +84,34 @@ class DliCancelJobOperator(DliOperator):
         job_ids = self._checked_job_ids(kind)
         client = self.client(self.switch.check)
         client.connect()
+        client.introduce()
         states: dict[str, str] = {}
-        waiting: list[str] = []
+        waiting: dict[str, Told] = {}
         accepted = set(deferral.cancelled)
         errors: list[DliError] = []
         for job_id in job_ids:
             try:
                 cancellation = client.cancel(kind, job_id, with_savepoint=self.with_savepoint)
-                self.log.info("Cancel of job %s: %s.", job_id, cancellation)
+                self.log.info("%s", story.cancelled(kind.named(job_id), cancellation))
                 states[job_id] = str(cancellation.state or "accepted")
-                waiting.extend([] if cancellation.state is JobState.CREATED else [job_id])
+                if cancellation.state is not JobState.CREATED:
+                    waiting[job_id] = Told()
                 accepted.update([job_id] if cancellation.accepted else [])
             except (DliAuthenticationError, DliValueError):
                 raise
             except DliError as error:
-                self.log.error("%s", error)
+                self.log.error("%s", story.not_cancelled(kind.named(job_id), error))
                 errors.append(error)
         if self.wait_for_completion:
-            if self.deferrable and (active := [each for each in waiting if has_to_be_waited_for(client, kind, each)]):
+            if self.deferrable and (
+                active := [each for each, told in waiting.items() if has_to_be_waited_for(client, kind, each, told)]
+            ):
                 Deferral(tuple(active), deferral.deadline, cancelled=tuple(accepted)).begin(
                     self, kind.name, poll_interval=self.poll_interval
                 )
-            for job_id in waiting:
+            for job_id, told in waiting.items():
                 try:
-                    job = wait_until_stopped(client, kind, job_id, poll_interval=self.poll_interval)
+                    job = wait_until_stopped(client, kind, job_id, poll_interval=self.poll_interval, told=told)
                 except DliJobError as error:
                     errors.append(error)
                     continue

@@ -78,7 +78,7 @@ class DliCancelOrphanJobsOperator(DliOperator):
             deployment, age = _required_deployment(), _checked_age(self.older_than)
             kinds = [kind_of(name) for name in checks.texts("kinds", self.kinds) or ()]
             client = self.client(self.switch.check)
-            client.connect()
+            client.introduce()
             walk = Walk(
                 client,
                 deployment,

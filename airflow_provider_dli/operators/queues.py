@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import identity, machine
+from airflow_provider_dli import identity, machine, story
 from airflow_provider_dli.api import queues
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.api.kinds import KINDS
@@ -393,10 +393,10 @@ class _JobsOfQueue:
         except (DliTaskKilledError, DliAuthenticationError):
             raise
         except DliError as error:
-            self._log.error("%s", error)
+            self._log.error("%s", story.not_cancelled(str(job), error))
             return
         self._cancelled.add(job.id)
-        self._log.info("Cancel of %s on queue %s: %s.", job, self._name, cancellation)
+        self._log.info("%s", story.cancelled(f"{job} on queue {self._name}", cancellation))
 
 
 def _seconds(field: str, value: timedelta | float) -> float:

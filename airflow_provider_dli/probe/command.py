@@ -125,7 +125,8 @@ def _checks_of_other_kinds(options: Options) -> list[Check]:
 
 def _client(conn_id: str) -> DliClient:
     from airflow_provider_dli import compat
-    from airflow_provider_dli.client.client import Access, DliClient
+    from airflow_provider_dli.client.access import Access
+    from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.client.connection import DliConnection
 
     log = logging.getLogger("airflow_provider_dli.probe")

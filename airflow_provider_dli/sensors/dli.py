@@ -17,11 +17,12 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
-from airflow_provider_dli import machine
+from airflow_provider_dli import machine, story
 from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import PERMANENT, DliError, DliJobError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Goal, goal_of
+from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class DliJobSensor(BaseSensorOperator):
         self.project_id: Any = project_id
         self.deferrable = deferrable
         self._job: Job | None = None
+        self._told = Told()
 
     def execute(self, context: Context) -> None:
         """Wait for the job, here or in the triggerer."""
@@ -110,7 +112,8 @@ class DliJobSensor(BaseSensorOperator):
         except DliTemporaryError as error:
             self.log.warning("DLI does not answer; asking again. %s", error)
             return False
-        self.log.info("%s is %s", self._job, self._job.status)
+        if self._job.status != self._told.status:
+            self.log.info("%s", story.state(self._job, self._told))
         return goal.ends_wait(self._job.state)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any) -> None:

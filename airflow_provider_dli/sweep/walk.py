@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import compat, identity, machine
+from airflow_provider_dli import compat, identity, machine, story
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
@@ -137,8 +137,9 @@ class Walk:
             states = compat.task_states(question.dag_id, question.run_ids, [question.task_id])
         except Exception as error:  # of another class in every Airflow; the other jobs are swept all the same
             # The names come from tags, in which anyone who may submit jobs can write anything.
-            names = [clean(name, secrets=self._client.secrets) for name in (question.task_id, question.dag_id)]
-            self._client.log.exception("No states of task %s of DAG %s.", *names)
+            texts = (question.task_id, question.dag_id, str(error) or type(error).__name__)
+            shown = [clean(text, secrets=self._client.secrets) for text in texts]
+            self._client.log.warning("Airflow does not tell the states of task %s of DAG %s: %s", *shown)
             why = f"Airflow did not tell the state of its task instance: {error}"
             for each in question.candidates:
                 yield each, Judgement(Verdict.STATE_UNKNOWN, why)
@@ -159,16 +160,18 @@ class Walk:
         if judgement.verdict is not Verdict.ORPHAN:
             return judgement
         client = self._client.patient(replace(self._client.patience, give_up_after=_CANCEL_WITHIN))
+        kind = self._kind_of(orphan)
+        name = kind.named(orphan.job_id)
         try:
-            cancellation = client.cancel(self._kind_of(orphan), orphan.job_id)
+            cancellation = client.cancel(kind, orphan.job_id)
         except (DliTaskKilledError, DliAuthenticationError):
             raise
         except DliNotFoundError:
             return Judgement(Verdict.OVER, "DLI does not know it any more")
         except DliError as error:
-            self._client.log.error("%s", error)
+            self._client.log.error("%s", story.not_cancelled(name, error))
             return Judgement(Verdict.NOT_CANCELLED, str(error))
-        self._client.log.info("Cancel of job %s (%s): %s.", orphan.job_id, judgement.why, cancellation)
+        self._client.log.info("%s", story.cancelled(f"{name} ({judgement.why})", cancellation))
         if cancellation.accepted or cancellation.was_removed:
             return judgement._replace(verdict=Verdict.CANCELLED, is_confirmed=cancellation.was_removed)
         return Judgement(Verdict.OVER, f"{cancellation.state} before the cancel")

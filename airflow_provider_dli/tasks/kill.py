@@ -10,6 +10,8 @@ its own, and imports nothing.
 A kill has two budgets: 3.5 s inside the signal handler, and 30 s in all. Airflow does not always send SIGKILL, so the
 task stays until its jobs are cancelled or the 30 s are over, for as long as its process is let live.
 
+What it does is logged through :class:`.BackgroundLog`: the killed code may hold a lock of the logging.
+
 :class:`State` and :data:`TRANSITIONS` say where the switch stands and what moves it, :class:`Fate` what becomes of each
 job.
 """
@@ -21,20 +23,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from airflow_provider_dli import machine
+from airflow_provider_dli import machine, story
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTaskKilledError
 from airflow_provider_dli.threads import SLICE, Mailbox, call_in_thread
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.client.client import Log
     from airflow_provider_dli.job import Cancellation, Job
+    from airflow_provider_dli.threads import BackgroundLog
 
 # How long `on_kill` waits for the cancel, in seconds. Airflow sends SIGKILL after 5.
 KILL_GRACE = 3.5
 # How long a task that was killed, or fails by itself, waits for the cancel of its jobs, in seconds.
 CANCEL_WITHIN = 30.0
+# All that is known of a kill: whoever it comes from, it is the same signal.
+_KILLED = (
+    "Airflow has told the task to end (it does not say why: marked or cleared by a user, DAG run failed or timed out, "
+    "worker shutting down)"
+)
 # How often a job is looked for whose submit is not answered, in seconds.
 LOOK_EVERY = 0.5
 
@@ -111,7 +118,6 @@ class _Followed:
     """One job that a kill cancels."""
 
     fate: Fate = Fate.FOLLOWED
-    is_reported: bool = False
     said: str = ""
 
 
@@ -132,7 +138,7 @@ class KillSwitch:
         self.killed = False
         #: Whether there may be a job that is not followed yet: of an earlier try, or from before a deferral.
         self.expects_a_job = False
-        self._reset(None, None, None)
+        self._reset(None, None, None, str)
 
     @property
     def state(self) -> State:
@@ -149,18 +155,20 @@ class KillSwitch:
     def armed(
         self,
         cancel: Callable[[str], Cancellation] | None,
-        log: Log,
+        log: BackgroundLog,
         reread_connection: Callable[[], object] | None = None,
+        named: Callable[[str], str] = "DLI job {}".format,
     ) -> Iterator[KillSwitch]:
         """
         Be ready to cancel.
 
         :param cancel: Cancels a job by its id; called in threads. None when a kill leaves the jobs alone.
-        :param log: Where those threads report what they did.
+        :param log: Where to tell what is done.
         :param reread_connection: Called in the main thread when the credentials were refused, before what was refused
             is tried again.
+        :param named: Returns a job in the words of people, by its id.
         """
-        self._reset(cancel, log, reread_connection)
+        self._reset(cancel, log, reread_connection, named)
         machine.start_thread(partial(self._obey, self._orders))
         try:
             yield self
@@ -176,16 +184,18 @@ class KillSwitch:
         Does no harm when called again, also while an earlier call still waits.
         """
         self.killed = True
-        self._give_up()
+        self._give_up(_KILLED)
         self._wait_until_settled(KILL_GRACE)
 
-    def abandon(self) -> None:
+    def abandon(self, why: str) -> None:
         """
         Have the jobs cancelled because the task fails by itself, and wait for it, at most 30 s.
 
         Of a task that was killed before, wait for the rest of the 30 s.
+
+        :param why: Why it fails, for the log.
         """
-        self._give_up()
+        self._give_up(why)
         self._finish()
 
     def check(self) -> None:
@@ -317,16 +327,20 @@ class KillSwitch:
     def _reset(
         self,
         cancel: Callable[[str], Cancellation] | None,
-        log: Log | None,
+        log: BackgroundLog | None,
         reread_connection: Callable[[], object] | None,
+        named: Callable[[str], str],
     ) -> None:
         self._cancel = cancel
         self._log = log
         self._reread_connection = reread_connection
+        self._named = named
         self._orders: Mailbox[bool] = Mailbox()
         self._unwanted = self.killed
         # After a kill that came before, what is found from now on gets its full time.
         self._unwanted_at = machine.monotonic() if self.killed else 0.0
+        # Why, until that is told.
+        self._why = _KILLED if self.killed else ""
         self._jobs = {}
         self._find = None
         self._is_searching = False
@@ -338,9 +352,10 @@ class KillSwitch:
         self._stays_armed = False
         self._is_closed = False
 
-    def _give_up(self) -> None:
+    def _give_up(self, why: str) -> None:
         if not self._unwanted_at:
             self._unwanted_at = machine.monotonic()
+            self._why = why
         self._unwanted = True
         self._orders.put(True)
 
@@ -367,7 +382,10 @@ class KillSwitch:
             self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
             self._orders.put(True)
             self._wait_until_settled(self._time_left())
-        self._wait_until_reported()
+        for job_id, job in list(self._jobs.items()):
+            if job.fate is Fate.CANCELLING and not job.said:
+                self._tell("error", job, story.not_confirmed(self._named(job_id)))
+        self._wait_until_told()
 
     def _wait_until_settled(self, seconds: float) -> None:
         end = machine.monotonic() + seconds
@@ -382,9 +400,9 @@ class KillSwitch:
         is_searching = self._find is not None and not self._has_searched
         return not is_searching and all(job.fate.is_settled for job in self._followed())
 
-    def _wait_until_reported(self) -> None:
+    def _wait_until_told(self) -> None:
         end = machine.monotonic() + SLICE
-        while any(job.said and not job.is_reported for job in self._followed()) and machine.monotonic() < end:
+        while self._log is not None and not self._log.is_written and machine.monotonic() < end:
             machine.sleep(0.005)
 
     def _check_submit(self) -> None:
@@ -405,25 +423,27 @@ class KillSwitch:
             for job_id, job in list(self._jobs.items()):
                 if job.fate is Fate.FOLLOWED:
                     job.fate = Fate.CANCELLING
+                    self._tell_begin(f"cancelling {self._named(job_id)}")
                     machine.start_thread(partial(self._cancel_job, job_id, job, self._cancel))
+            if self._submitting and not self._jobs:
+                self._tell_begin("the submit is not answered yet; its job is cancelled as soon as it is known")
             if self._find is not None and not self._has_searched and not self._is_searching:
                 self._is_searching = True
+                self._tell_begin("looking for jobs to cancel")
                 machine.start_thread(partial(self._search, self._find))
 
     def _cancel_job(self, job_id: str, job: _Followed, cancel: Callable[[str], Cancellation]) -> None:
+        name = self._named(job_id)
+        # In this order: whoever sees that it is settled finds what was said.
         try:
-            job.said = f"Cancel of DLI job {job_id}: {cancel(job_id)}."
+            self._tell("info", job, story.cancelled(name, cancel(job_id)))
             job.fate = Fate.GONE
         except DliNotFoundError:
-            job.said = f"DLI does not know job {job_id} any more: nothing is left to cancel."
+            self._tell("info", job, story.unknown(name))
             job.fate = Fate.GONE
         except Exception as error:  # the edge of a thread: nobody above could say it
-            job.said = f"DLI job {job_id} could NOT be cancelled and may still run: {error}"
+            self._tell("error", job, story.not_cancelled(name, error))
             job.fate = Fate.REFUSED if isinstance(error, DliAuthenticationError) else Fate.LEFT
-        # Only now, for the killed code may hold a lock of the logging that this line needs.
-        if self._log is not None:
-            (self._log.info if job.fate is Fate.GONE else self._log.error)("%s", job.said)
-        job.is_reported = True
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
         self._search_failure = ""
@@ -433,10 +453,25 @@ class KillSwitch:
         except Exception as error:  # the edge of a thread: nobody above could say it
             self._search_failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
             self._is_search_refused = isinstance(error, DliAuthenticationError)
+            if self._log is not None:
+                self._log.error("%s", self._search_failure)
         self._is_searching = False
         # In this order: whoever sees that the search is over finds the jobs.
         self._has_searched = True
         self._orders.put(True)
+
+    def _tell(self, level: Literal["info", "error"], job: _Followed, sentence: str) -> None:
+        job.said = sentence
+        if self._log is not None:
+            getattr(self._log, level)("%s", sentence)
+
+    def _tell_begin(self, doing: str) -> None:
+        """Tell what is begun; the first time, also why."""
+        why, self._why = self._why, ""
+        if self._log is not None and why:
+            self._log.warning("%s: %s.", why, doing)
+        elif self._log is not None:
+            self._log.info("%s.", doing[0].upper() + doing[1:])
 
     def _look_meanwhile(self, find: Callable[[], Iterable[str]]) -> None:
         """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
@@ -453,11 +488,8 @@ class KillSwitch:
     def _story(self) -> str:
         """Say what became of the jobs."""
         if self._cancel is None and self._jobs:
-            return f"DLI job {', '.join(self._jobs)} goes on, as `cancel_on_kill=False` asks."
-        said = [
-            job.said or f"The cancel of DLI job {job_id} was not confirmed in time: it may still run."
-            for job_id, job in list(self._jobs.items())
-        ]
+            return f"{', '.join(map(self._named, self._jobs))} goes on, as `cancel_on_kill=False` asks."
+        said = [job.said or story.not_confirmed(self._named(job_id)) for job_id, job in list(self._jobs.items())]
         if not said and self._submitting:
             said = ["The answer to its submit had not come."]
         if self._find is not None and not self._has_searched:

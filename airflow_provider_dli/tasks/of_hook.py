@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import compat, machine
+from airflow_provider_dli import compat, machine, story
 from airflow_provider_dli.exceptions import DliError, DliNotFoundError
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
@@ -204,6 +204,6 @@ def run_outside_of_tasks(client: DliClient, kind: JobKind[Any], submit: Call[Job
         except DliNotFoundError:
             pass  # nothing is left to cancel
         except DliError as error:  # what has interrupted the wait counts
-            client.log.error("DLI job %s could NOT be cancelled and may still run: %s", submitted.id, error)
+            client.log.error("%s", story.not_cancelled(str(submitted), error))
         raise
     return replace(job.require(), rows=submitted.rows)

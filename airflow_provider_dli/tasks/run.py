@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
-from airflow_provider_dli import compat, machine, xcoms
+from airflow_provider_dli import compat, machine, story, xcoms
 from airflow_provider_dli.client.patience import URGENT, watch_nothing
 from airflow_provider_dli.exceptions import DliError, DliJobError, DliNotFoundError, DliTaskKilledError
 from airflow_provider_dli.job import Goal, JobState
+from airflow_provider_dli.story import Told
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.start import Started, find_instead, start
 from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, running_jobs, take_up, take_up_target
 from airflow_provider_dli.tasks.this_try import ThisTry
+from airflow_provider_dli.threads import BackgroundLog
 from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
 from airflow_provider_dli.xcoms import Place
 
@@ -57,6 +59,8 @@ class JobRun:
         self._switch = task.switch
         self._context = context
         self._ti: Any = context["ti"]
+        # Of the job that the task waits for.
+        self._told = Told()
 
     def begin(self) -> str:
         """Take up the job of an earlier try, or start one; wait for it; return its id."""
@@ -69,6 +73,7 @@ class JobRun:
         else:
             self._switch.check()
             client = self._connected(self._switch.check)
+        client.introduce()
         with self._cancelling(client):
             if self._switch.expects_a_job:
                 searcher = client.for_thread(URGENT)
@@ -110,7 +115,7 @@ class JobRun:
         with self._resumed(is_foreign=xcoms.is_foreign(key)) as client:
             job, place = self._is_done(client, Goal.FINISHED), xcoms.announced_statement(key)
             if job is None or not place.is_last:
-                self._switch.abandon()
+                self._switch.abandon("Airflow has ended the deferral: its trigger has failed, or its time is over")
                 return None
             self._finish(client, job, place)
             return job.id
@@ -135,9 +140,9 @@ class JobRun:
     @contextmanager
     def _cancelling(self, client: DliClient) -> Iterator[None]:
         """Cancel the job of this task when it is killed here, or fails."""
-        cancel = None
+        cancel, kind, log = None, self._task.job_kind, BackgroundLog(self._task.log)
         if self._task.cancel_on_kill:
-            urgent, kind = client.for_thread(URGENT), self._task.job_kind
+            urgent = client.for_thread(URGENT, log)
 
             def cancel(job_id: str) -> Any:
                 return urgent.cancel(
@@ -148,7 +153,7 @@ class JobRun:
                     keep_draft=self._switch.is_launching or not self._task.creates_job,
                 )
 
-        with self._switch.armed(cancel, self._task.log, client.access.reread):
+        with self._switch.armed(cancel, log, client.access.reread, kind.named):
             try:
                 yield
             except TaskDeferred:
@@ -158,11 +163,10 @@ class JobRun:
             except DliJobError as error:
                 self._switch.check()  # a job that our own kill cancelled is not to blame
                 if error.job is not None and (error.job.may_recover or error.job.state.is_active):
-                    # DLI may start it again by itself, or could not stop it.
-                    self._switch.abandon()
+                    self._switch.abandon("DLI may start the failed job again by itself, or could not stop it")
                 raise
-            except BaseException:
-                self._switch.abandon()
+            except BaseException as error:
+                self._switch.abandon(_why(error))
                 raise
 
     @contextmanager
@@ -180,8 +184,10 @@ class JobRun:
         """Return the job when DLI reports right now that it has finished, or is what the task waits for."""
         if self._task.current_job_id is None:
             return None
-        job = JobWatcher(client, self._task.job_kind, self._task.current_job_id).look()
+        job = JobWatcher(client, self._task.job_kind, self._task.current_job_id, told=self._told).look()
         self._switch.check()  # a task that was killed meanwhile must not end well
+        if job is not None and not job.state.is_active and not job.may_recover:
+            self._switch.forget(job.id)
         return job if job is not None and goal.is_reached(job.state) else None
 
     def _run(
@@ -205,7 +211,7 @@ class JobRun:
                 self._watch_until(deadline)()
             place = Place(number, len(statements))
             if place.of > 1:
-                self._task.log.info("%s", place)
+                self._task.log.info("%s:", place)
             this = statements[number - 1]
             started = started or self._start(client, this, previous)
             previous = started._replace(job=self._see_through(client, this, place, started, deadline))
@@ -251,18 +257,21 @@ class JobRun:
         except DliNotFoundError as error:
             if started.is_earlier or started.is_foreign or this.work.existing_job_id is not None:
                 raise
-            instead = started._replace(job=find_instead(this, started.job, error))
+            instead = find_instead(this, started.job, error)
         return self._see_job_through(client, place, instead, deadline)
 
     def _see_job_through(self, client: DliClient, place: Place, started: Started, deadline: float | None) -> Job:
         task, job = self._task, started.job
         task.current_job_id = job.id
+        self._told = Told(job.status) if started.is_earlier or started.is_foreign else Told.submitted()
         xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign, place=place)
         if not task.wait_for_completion:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
         within = 0.0 if place.is_last else _WORKER_FOR
-        if task.deferrable and has_to_be_waited_for(client, task.job_kind, job.id, task.goal, within=within):
+        if task.deferrable and has_to_be_waited_for(
+            client, task.job_kind, job.id, self._told, task.goal, within=within
+        ):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
             if cancel_on_kill:
                 self._check_before_deferral()
@@ -281,12 +290,13 @@ class JobRun:
 
     def _wait(self, client: DliClient, job_id: str, start_by: float | None = None) -> Job:
         task = self._task
+        how: dict[str, Any] = {"poll_interval": task.poll_interval, "told": self._told}
         if start_by is not None:
             in_time = client.watching(self._watch_start(client.patience.watch, start_by))
-            job = wait_until_over(in_time, task.job_kind, job_id, poll_interval=task.poll_interval, goal=Goal.RUNNING)
+            job = wait_until_over(in_time, task.job_kind, job_id, goal=Goal.RUNNING, **how)
             if task.goal.ends_wait(job.state):
                 return job
-        return wait_until_over(client, task.job_kind, job_id, poll_interval=task.poll_interval, goal=task.goal)
+        return wait_until_over(client, task.job_kind, job_id, goal=task.goal, **how)
 
     def _result(self, client: DliClient, place: Place, ended: Started, deadline: float | None) -> Job:
         """Return the job when it has ended well; one that the end of an earlier try has cancelled is run again."""
@@ -368,10 +378,16 @@ class JobRun:
             return
         if state not in _KILLED:
             return
-        log.info("The task was killed before it was deferred: for Airflow it is %s.", state)
-        self._switch.abandon()
+        self._switch.abandon(f"The task was ended before it was deferred ({story.in_airflow(state)})")
         # Airflow 2 would take a failure before the signal for an ordinary one, and retry the task.
         end = machine.monotonic() + _TOLD_WITHIN
         while not self._switch.killed and machine.monotonic() < end:
             machine.sleep(0.1)
         self._switch.check()
+
+
+def _why(error: BaseException) -> str:
+    """Tell why a task gives its job up. The error itself is logged by Airflow."""
+    if isinstance(error, AirflowTaskTimeout):
+        return "execution_timeout is over"
+    return f"The task fails ({type(error).__name__})"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_dli import identity, machine
+from airflow_provider_dli import identity, machine, story
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.patience import BOUNDED, URGENT
 from airflow_provider_dli.exceptions import (
@@ -21,6 +21,7 @@ from airflow_provider_dli.exceptions import (
     DliValueError,
 )
 from airflow_provider_dli.job import JobState
+from airflow_provider_dli.story import Told
 from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def start(this: ThisTry) -> Started:
         # Two threads may look.
         return [job.id for job in look(this, searcher.for_thread(URGENT), _mine(this), within) if job.is_proved]
 
+    found = ""
     try:
         job = _submit(this, create, sender, find)
     except DliTemporaryError as error:
@@ -85,9 +87,9 @@ def start(this: ThisTry) -> Started:
         if kind.names_are_unique:
             job = _submit_again(this, create, sender, find, error)
         else:
-            job = launched(this, _find_submitted(this, error))
+            job, found = launched(this, _find_submitted(this, error)), " (The submit had reached DLI.)"
     switch.check()
-    task.log.info("Submitted %s to queue %s", job, job.queue_name or "default")
+    task.log.info("%s%s", story.submitted(job), found)
     return adopted(this, job)
 
 
@@ -130,7 +132,7 @@ def look(
         client.pause(1)
 
 
-def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Job:
+def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Started:
     """
     Find the job of this try under another id, because DLI does not know the one with which it answered the submit.
 
@@ -147,7 +149,7 @@ def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Job:
         raise error
     task.switch.follow(found[0].id)
     task.log.info("Found %s, which DLI had started.", found[0])
-    return found[0]
+    return adopted(this, found[0])
 
 
 def _mine(this: ThisTry) -> Query:
@@ -171,19 +173,20 @@ def _start_existing(this: ThisTry, job_id: str) -> Started:
     switch.expects_a_job = False
     job = this.client.job(kind, job_id)
     if job.state is JobState.STOPPING:
-        task.log.info("%s is being stopped (%s); it is started after that.", job, job.status)
-        job = wait_until_over(this.client, kind, job_id, poll_interval=task.poll_interval)
+        task.log.info("%s is %s: it is started once it has stopped.", job, job.status)
+        told = Told(job.status)
+        job = wait_until_over(this.client, kind, job_id, poll_interval=task.poll_interval, told=told)
     if not job.state.is_at_rest:
-        task.log.info("%s is %s already: not started again.", job, job.status)
-        if not is_retry:
-            task.log.info("As this task has not started it, a kill leaves it alone.")
+        is_foreign = "" if is_retry else "; a kill leaves it alone, for this task has not started it"
+        task.log.info("%s is %s already: not started again%s.", job, job.status, is_foreign)
         return Started(job, is_earlier=is_retry, is_foreign=not is_retry)
     if is_retry and _has_done_it(this, job):
-        task.log.info("%s has %s since this DAG run began: not started again.", job, job.status)
+        done = "%s is %s%s, started since this DAG run began: not started again."
+        task.log.info(done, job, job.status, story.figures(job))
         return Started(job, is_earlier=True)
     job = _launch(this, job)
     switch.check()
-    task.log.info("Started %s", job)
+    task.log.info("%s is started.", job)
     return Started(job)
 
 
@@ -211,7 +214,7 @@ def _create_or_adopt(this: ThisTry, create: Callable[[], Job], sender: DliClient
             found = look(this, sender, _mine(this), lag)
         if not found:
             raise
-        this.task.log.info("Found %s, which DLI had created. (%s)", found[0], error)
+        this.task.log.info("%s is found: DLI had created it before. %s", found[0], error)
         return found[0]
 
 
@@ -312,8 +315,7 @@ def _stands_still(job: Job, before: Job) -> bool:
 
 def _find_submitted(this: ThisTry, lost: DliError) -> Job:
     """Find the job of this try, because the answer to its submit was lost."""
-    log = this.task.log
-    log.warning("The answer to the submit was lost; looking for the job. %s", lost)
+    this.task.log.warning("The answer to the submit was lost; looking for the job. %s", lost)
     try:
         job = next(iter(look(this, this.client, _mine(this), LIST_LAG)), None)
     except (DliTaskKilledError, DliValueError):
@@ -323,7 +325,6 @@ def _find_submitted(this: ThisTry, lost: DliError) -> Job:
     if job is None:
         raise _lost_job(this, f"and DLI lists no job of this try within {LIST_LAG:.0f} s") from lost
     this.task.switch.follow(job.id)
-    log.info("Found %s, which DLI had started.", job)
     return job
 
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_dli import compat, identity
+from airflow_provider_dli import compat, identity, story
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.patience import URGENT
 from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
 from airflow_provider_dli.job import JobState
+from airflow_provider_dli.story import Told
 from airflow_provider_dli.task_instances import TaskInstanceKey
 from airflow_provider_dli.tasks import start
 from airflow_provider_dli.tasks.earlier import Earlier, Verdict, judge
@@ -100,7 +101,7 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
     # Killed while it cancels some of them, it must not leave the others behind either.
     switch.follow(*_still_running(found))
     switch.expects_a_job = False
-    ended = _cancel(this, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+    ended = _cancel(statements, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
     if ended:
         # One that has finished before its cancel came has done its work after all.
         found = judge([ended.get(earlier.job.id, earlier.job) for earlier in found], mine, reuse)
@@ -122,10 +123,15 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
             serves = earlier.job
             _tell_of(statements[index], earlier)
     if serves is None:
+        if not ended and all(earlier.verdict is Verdict.OVER for earlier in found):
+            _tell_of_none(statements, found)
         switch.release()
         return TakenUp(index + 1)
     this = statements[index]
-    return TakenUp(index + 1, start.adopted(this, start.launched(this, serves), is_earlier=True))
+    job = start.launched(this, serves)
+    if job is not serves:
+        task.log.info("%s is started.", job)
+    return TakenUp(index + 1, start.adopted(this, job, is_earlier=True))
 
 
 def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, start.Started | None]:
@@ -156,7 +162,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     found = judge(jobs, [mine], reuse)
     task.switch.follow(*_still_running(found))
     task.switch.expects_a_job = False
-    _cancel(this, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+    _cancel([this], [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
     this = replace(this, others=frozenset(job.id for job in jobs))
     for earlier in found:
         if earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
@@ -228,7 +234,7 @@ def _is_the_last(this: ThisTry, earlier: Earlier, count: float) -> bool:
     is_of_last_try = _is_of(attempt, this.mine, this.mine.try_number - 1)
     if job.state.is_active and not (is_last_statement and is_of_last_try):
         # What the list shows may be of long ago. Without an answer, the list is read again.
-        found = JobWatcher(this.client, this.task.job_kind, job.id).look()
+        found = JobWatcher(this.client, this.task.job_kind, job.id, told=Told(job.status)).look()
         if found is None:
             return False
         job = found
@@ -242,34 +248,63 @@ def _is_of(attempt: identity.Attempt, mine: identity.Identity, try_number: int) 
     return attempt.try_number == try_number and attempt.run_start == identity.run_start(mine.generation)
 
 
-def _cancel(this: ThisTry, unwanted: Sequence[Earlier]) -> dict[str, Job]:
+def _cancel(statements: Sequence[ThisTry], unwanted: Sequence[Earlier]) -> dict[str, Job]:
     """Cancel these jobs, and return how they have ended, by id."""
+    this = statements[0]
     task, kind = this.task, this.task.job_kind
     ended = {}
     for earlier in unwanted:
-        job = earlier.job
-        task.log.info("Cancelling %s of try %d, which is %s.", job, earlier.attempt.try_number, job.status)
+        job, why = earlier.job, _why_not_reused(statements, earlier)
+        task.log.info("%s of try %d is %s: cancelling it, for %s.", job, earlier.attempt.try_number, job.status, why)
         if this.client.cancel(kind, job.id, with_savepoint=task.stop_with_savepoint).was_removed:
             ended[job.id] = replace(job, state=JobState.CANCELLED)
             task.switch.forget(job.id)
     for earlier in unwanted:
         if earlier.job.id in ended:
             continue
-        job = wait_until_stopped(this.client, kind, earlier.job.id, poll_interval=task.poll_interval)
+        told = Told(earlier.job.status)
+        job = wait_until_stopped(this.client, kind, earlier.job.id, poll_interval=task.poll_interval, told=told)
         task.switch.forget(earlier.job.id)
         # With the tags of the list: a status call may not return them.
         ended[earlier.job.id] = replace(earlier.job, state=job.state, status=job.status)
     return ended
 
 
+def _why_not_reused(statements: Sequence[ThisTry], earlier: Earlier) -> str:
+    task, mine, attempt = statements[0].task, statements[0].mine, earlier.attempt
+    if task.on_earlier_job != "reattach":
+        return "this task never goes on with an earlier job"
+    if attempt.generation != mine.generation:
+        return "the task or its DAG run was cleared since"
+    own = statements[attempt.statement_index : attempt.statement_index + 1]
+    if own and own[0].mine.work == attempt.work:
+        return "a later job of this task counts"
+    differences = own[0].work.differences(earlier.job) if own else "the number of its statements"
+    return f"this try runs something else: {differences}"
+
+
+def _tell_of_none(statements: Sequence[ThisTry], over: Sequence[Earlier]) -> None:
+    """Tell that no job of an earlier try serves this one, or has to be cancelled."""
+    this = statements[0]
+    if this.mine.try_number == 1:
+        return
+    if not over:
+        this.task.log.info("DLI lists no job of an earlier try: this try submits one.")
+        return
+    job, number = over[0].job, over[0].attempt.try_number
+    why = f", for {_why_not_reused(statements, over[0])}" if job.state.is_success else ""
+    this.task.log.info("%s of try %d is %s: this try submits another one%s.", job, number, job.status, why)
+
+
 def _tell_of(this: ThisTry, earlier: Earlier) -> None:
     job, number, log = earlier.job, earlier.attempt.try_number, this.task.log
     log.info(
-        "%s of try %d is %s: this try %s instead of submitting again. To run it afresh on a retry, set "
-        'on_earlier_job="cancel".',
+        "%s of try %d is %s%s: this try %s instead of submitting again, for Airflow has retried the task by itself. To "
+        'run it afresh on a retry, set on_earlier_job="cancel".',
         job,
         number,
         job.status,
+        story.figures(job),
         "waits for it" if job.state.is_active else "takes its result",
     )
     if earlier.attempt.work != this.mine.work:

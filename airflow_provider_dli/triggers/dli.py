@@ -9,12 +9,14 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_dli import compat, machine
-from airflow_provider_dli.api.kinds import kind_of
-from airflow_provider_dli.exceptions import DliError
+from airflow_provider_dli import compat, machine, story
+from airflow_provider_dli.api.kinds import KINDS, kind_of
+from airflow_provider_dli.exceptions import DliError, DliNotFoundError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Goal, goal_of
+from airflow_provider_dli.story import Told
 from airflow_provider_dli.task_instances import TaskInstanceKey
+from airflow_provider_dli.text import NAME_LIMIT, clean, in_seconds
 from airflow_provider_dli.triggers.questions import ConnectionKey, in_background
 from airflow_provider_dli.triggers.shared import SharedClient, shared
 from airflow_provider_dli.waiting.watcher import OUTAGE_BUDGET
@@ -89,6 +91,7 @@ class DliJobTrigger(BaseTrigger):
         self.goal = goal
         self.start_by = start_by
         self._began_at: float | None = None
+        self._told: dict[str, Told] = {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores, as JSON: the class, and the arguments to make it again. No secrets."""
@@ -143,7 +146,7 @@ class DliJobTrigger(BaseTrigger):
         if self.cancel_on_kill:
             # Before the event: it may take long until a worker has room for the task, or its DAG is unpaused.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._cancel(), _END_WITHIN)
+                await asyncio.wait_for(self._cancel(clean(message).rstrip(".")), _END_WITHIN)
         return outcome, message
 
     def _warm_up(self) -> None:
@@ -176,7 +179,8 @@ class DliJobTrigger(BaseTrigger):
         waiting = []
         try:
             for job_id in self.job_ids:
-                waiting.append((job_id, poller.add(job_id, self.poll_interval, goal)))
+                told = self._told.setdefault(job_id, Told())
+                waiting.append((job_id, poller.add(job_id, self.poll_interval, goal, told)))
             for _, over in waiting:
                 await over
         finally:
@@ -194,20 +198,17 @@ class DliJobTrigger(BaseTrigger):
             ti = TaskInstanceKey.of(self.task_instance)
             state = await self._state(ti, _REFUSED_FOR if told_of_a_kill else _REFUSED_FOR_WHEN_STOPPED)
         except TimeoutError:
-            self.log.error(
-                "Airflow has not answered for %d s: DLI jobs %s are left alone.", OUTAGE_BUDGET, self.job_ids
-            )
+            left_alone = "Airflow has not answered for %s: %s left alone."
+            self.log.error(left_alone, in_seconds(OUTAGE_BUDGET), self._names())
         except Exception as error:  # of another kind in every Airflow
-            self.log.warning(
-                "Airflow does not tell whether the task was killed (%s): its jobs are %s.",
-                str(error) or type(error).__name__,
-                "cancelled" if told_of_a_kill else "left alone",
-            )
+            problem = f"Airflow does not tell whether the task was killed ({str(error) or type(error).__name__})"
             if told_of_a_kill:
-                await self._cancel()
+                await self._cancel(problem)
+            else:
+                self.log.warning("%s: %s left alone.", problem, self._names())
         else:
             if state != "deferred":
-                await self._cancel()
+                await self._cancel(f"The deferred task was ended ({story.in_airflow(state)})")
             else:
                 # After a clear, the next try may be deferred already. It has cancelled this job itself, as a rule, so
                 # nothing has to wait for this: of hundreds of triggers that are handed over, each asks.
@@ -244,19 +245,34 @@ class DliJobTrigger(BaseTrigger):
             self.log.info("Airflow does not tell which job the task waits for by now: %s", error)
             return
         if job_id is not None and job_id not in self.job_ids:
-            await self._cancel()
+            await self._cancel(f"The task waits for {self._named(clean(job_id, NAME_LIMIT))} by now")
 
-    async def _cancel(self) -> None:
+    async def _cancel(self, why: str) -> None:
+        self.log.warning("%s: cancelling %s.", why, self._names())
         await asyncio.gather(*(self._cancel_one(job_id) for job_id in self.job_ids))
 
     async def _cancel_one(self, job_id: str) -> None:
+        name = self._named(job_id)
         try:
             cancellation = await self._shared_client().cancel(
                 kind_of(self.kind), job_id, with_savepoint=self.stop_with_savepoint
             )
-            self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
+            self.log.info("%s", story.cancelled(name, cancellation))
+        except DliNotFoundError:
+            self.log.info("%s", story.unknown(name))
+        except asyncio.CancelledError:  # its time is over
+            self.log.error("%s", story.not_confirmed(name))
+            raise
         except Exception as error:  # nothing may end the trigger before it has fired
-            self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
+            self.log.error("%s", story.not_cancelled(name, error))
+
+    def _names(self) -> str:
+        return ", ".join(map(self._named, self.job_ids))
+
+    def _named(self, job_id: str) -> str:
+        # An argument that cannot be used is no reason to leave a job running.
+        kind = KINDS.get(self.kind)
+        return f"DLI job {job_id}" if kind is None else kind.named(job_id)
 
 
 async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:

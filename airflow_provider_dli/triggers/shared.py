@@ -107,7 +107,7 @@ class SharedClient:
                     attempt = self._client.cancel_attempt(kind, job_id, _ONE_CANCEL, with_savepoint=with_savepoint)
                     with contextlib.suppress(_ConnectionUnknownError):
                         return await self._with_credentials(
-                            partial(cancel_in_loop, attempt, kind.stop(job_id).what, URGENT)
+                            partial(cancel_in_loop, attempt, kind.stop(job_id).what, URGENT, self._log)
                         )
         finally:
             self._cancelling -= 1

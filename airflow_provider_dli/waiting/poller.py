@@ -41,6 +41,7 @@ from airflow_provider_dli.waiting.watcher import (
 if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import JobKind
     from airflow_provider_dli.client.client import DliClient, Log
+    from airflow_provider_dli.story import Told
 
 T = TypeVar("T")
 
@@ -116,19 +117,22 @@ class Poller:
         self._list_problem = ""
         self._checked = 0
 
-    def add(self, job_id: str, poll_interval: float, goal: Goal = Goal.FINISHED) -> asyncio.Future[None]:
+    def add(
+        self, job_id: str, poll_interval: float, goal: Goal = Goal.FINISHED, told: Told | None = None
+    ) -> asyncio.Future[None]:
         """
         Wait for a job; the result comes when it is over, or is what it is waited for.
 
         :param job_id: The job.
         :param poll_interval: Seconds between two looks, at most.
         :param goal: What it is waited for. Default: that it finishes.
+        :param told: What was logged of it before. Default: nothing.
         :raises DliValueError: The interval is no number above 0. The same errors as those of
             :func:`.wait_until_over` come as exception of the future.
         """
         waited = self._jobs.get((job_id, goal))
         if waited is None:
-            waited = WaitedJob(job_id, self._log, poll_interval=poll_interval, goal=goal)
+            waited = WaitedJob(job_id, self._log, poll_interval=poll_interval, goal=goal, told=told)
             self._jobs[job_id, goal] = waited
             self._latest.append(waited)
         else:

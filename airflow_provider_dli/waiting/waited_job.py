@@ -8,7 +8,7 @@ import copy
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from airflow_provider_dli import machine
+from airflow_provider_dli import machine, story
 from airflow_provider_dli.identity import DEPLOYMENT
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.waiting.watcher import WatchedJob
@@ -16,6 +16,7 @@ from airflow_provider_dli.waiting.watcher import WatchedJob
 if TYPE_CHECKING:
     from airflow_provider_dli.client.client import Log
     from airflow_provider_dli.job import Job
+    from airflow_provider_dli.story import Told
 
 
 class WaitedJob(WatchedJob):
@@ -26,12 +27,21 @@ class WaitedJob(WatchedJob):
     :param log: Where to log what is new, for each of the triggers.
     :param poll_interval: Seconds between two looks, at most.
     :param goal: What it is waited for. Default: that it finishes.
+    :param told: What was logged of it before. Default: nothing.
     """
 
     __slots__ = ("deployment", "goal", "is_missing", "is_young", "next_look", "queue_name", "seen_at", "waiting")
 
-    def __init__(self, job_id: str, log: Log, *, poll_interval: float, goal: Goal = Goal.FINISHED) -> None:
-        super().__init__(job_id, log, poll_interval=poll_interval)
+    def __init__(
+        self,
+        job_id: str,
+        log: Log,
+        *,
+        poll_interval: float,
+        goal: Goal = Goal.FINISHED,
+        told: Told | None = None,
+    ) -> None:
+        super().__init__(job_id, log, poll_interval=poll_interval, told=told)
         self.goal = goal
         #: When DLI last said something of the job, or the first trigger came; and when to look at it next.
         self.seen_at = self.next_look = machine.monotonic()
@@ -65,6 +75,13 @@ class WaitedJob(WatchedJob):
             else:
                 # Each raises its own: a traceback grows with every raise.
                 future.set_exception(copy.copy(error))
+
+    def _state(self, job: Job) -> str:
+        if not self._told.status and job.state.is_active:
+            self._told.note(job)
+            return f"The triggerer waits for {job}, which is {job.status}."
+        # The figures are told by the task, once it is resumed.
+        return story.state(job, self._told, with_figures=False)
 
     def _say(self, level: Literal["info", "warning"], text: str, *values: object) -> None:
         for context in list(self.waiting.values()):

@@ -6,9 +6,11 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_dli import machine
+from airflow_provider_dli import machine, story
 from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Goal, JobState
+from airflow_provider_dli.story import Told
+from airflow_provider_dli.text import in_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.job_kind import JobKind
@@ -39,7 +41,13 @@ def checked_poll_interval(seconds: float) -> float:
 
 
 def wait_until_over(
-    client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float, goal: Goal = Goal.FINISHED
+    client: DliClient,
+    kind: JobKind[Any],
+    job_id: str,
+    *,
+    poll_interval: float,
+    goal: Goal = Goal.FINISHED,
+    told: Told | None = None,
 ) -> Job:
     """
     Wait until a job is over, however it ends, or has come to what it is waited for; return it.
@@ -52,10 +60,11 @@ def wait_until_over(
     :param job_id: The job.
     :param poll_interval: Seconds between two status calls, at most.
     :param goal: What it is waited for. Default: that it finishes.
+    :param told: What was logged of it before. Default: nothing.
     :raises DliNotFoundError: DLI knows no such job.
     :raises DliTemporaryError: DLI has not answered for 30 minutes.
     """
-    watcher = JobWatcher(client, kind, job_id, poll_interval=poll_interval)
+    watcher = JobWatcher(client, kind, job_id, poll_interval=poll_interval, told=told)
     while (job := watcher.look()) is None or not goal.ends_wait(job.state):
         client.patience.watch()
         client.pause(watcher.interval)
@@ -63,34 +72,40 @@ def wait_until_over(
     return job
 
 
-def wait_until_stopped(client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float) -> Job:
+def wait_until_stopped(
+    client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float, told: Told | None = None
+) -> Job:
     """
     Wait until a job that was cancelled is over; return it. A stop that fails is repeated once.
 
+    :param told: What was logged of it before. Default: nothing.
     :raises DliJobError: It could not be stopped, and may still run.
     """
-    job = wait_until_over(client, kind, job_id, poll_interval=poll_interval)
+    told = told or Told()
+    job = wait_until_over(client, kind, job_id, poll_interval=poll_interval, told=told)
     if job.state is JobState.STOP_FAILED:
         client.log.warning("%s could not be stopped (%s); trying once more. %s", job, job.status, job.message)
         client.cancel(kind, job_id)
         # What DLI shows until it has begun to stop it is the failure of before.
         client.pause(FIRST_POLL_INTERVAL)
-        job = wait_until_over(client, kind, job_id, poll_interval=poll_interval)
+        job = wait_until_over(client, kind, job_id, poll_interval=poll_interval, told=told)
         if job.state is JobState.STOP_FAILED:
             job.require()
     return job
 
 
 def has_to_be_waited_for(
-    client: DliClient, kind: JobKind[Any], job_id: str, goal: Goal = Goal.FINISHED, *, within: float = 0.0
+    client: DliClient, kind: JobKind[Any], job_id: str, told: Told, goal: Goal = Goal.FINISHED, *, within: float = 0.0
 ) -> bool:
     """
     Whether a deferral makes sense; also when DLI does not answer, for the trigger waits an outage out.
 
+    :param told: What was logged of the job before.
+    :param goal: What it is waited for. Default: that it finishes.
     :param within: How long to look whether the job is over, in seconds.
     """
     end = machine.monotonic() + within
-    watcher = JobWatcher(client, kind, job_id)
+    watcher = JobWatcher(client, kind, job_id, told=told)
     while True:
         job = watcher.look()
         if job is not None and goal.ends_wait(job.state):
@@ -113,6 +128,7 @@ class WatchedJob:
     :param job_id: The job.
     :param log: Where to log what is new.
     :param poll_interval: Seconds between two looks, at most. Default 10.
+    :param told: What was logged of it before. Default: nothing.
     :raises DliValueError: The interval is no number above 0.
     """
 
@@ -122,13 +138,13 @@ class WatchedJob:
         "_began_at",
         "_is_refused",
         "_log",
-        "_status",
+        "_told",
         "job_id",
         "poll_interval",
         "within",
     )
 
-    def __init__(self, job_id: str, log: Log, *, poll_interval: float = 10.0) -> None:
+    def __init__(self, job_id: str, log: Log, *, poll_interval: float = 10.0, told: Told | None = None) -> None:
         self.job_id = job_id
         self.poll_interval = checked_poll_interval(poll_interval)
         #: How long one look may take, in seconds. A DLI that is slow gets more time with each look.
@@ -136,7 +152,7 @@ class WatchedJob:
         self._log = log
         self._began_at = machine.monotonic()
         self._asked_to_wait = 0.0
-        self._status = ""
+        self._told = told or Told()
         self._away_since: float | None = None
         self._is_refused = False
 
@@ -160,13 +176,11 @@ class WatchedJob:
         self._is_refused = False
         self._asked_to_wait = 0.0
         if self._away_since is not None:
-            self._say("info", "DLI answers again.")
+            self._say("info", "DLI answers again, after %s.", in_seconds(machine.monotonic() - self._away_since))
             self._away_since = None
-        if job.status == self._status:
+        if job.status == self._told.status:
             return False
-        self._status = job.status
-        figures = f" ({job.figures})" if job.figures and not job.state.is_active else ""
-        self._say("info", "%s is %s%s", job, job.status, figures)
+        self._say("info", "%s", self._state(job))
         if job.state is JobState.UNKNOWN:
             unknown = "%s: this provider does not know the state %r; it counts as active."
             self._say("warning", unknown, job, job.status)
@@ -197,6 +211,9 @@ class WatchedJob:
         if now - self._away_since > OUTAGE_BUDGET:
             raise error
 
+    def _state(self, job: Job) -> str:
+        return story.state(job, self._told)
+
     def _say(self, level: Literal["info", "warning"], text: str, *values: object) -> None:
         # A task whose supervisor was killed has no log any more (BrokenPipeError). Its job is for the next try.
         with contextlib.suppress(OSError):
@@ -211,10 +228,19 @@ class JobWatcher(WatchedJob):
     :param kind: The job's kind.
     :param job_id: The job.
     :param poll_interval: Seconds between two looks, at most. Default 10.
+    :param told: What was logged of it before. Default: nothing.
     """
 
-    def __init__(self, client: DliClient, kind: JobKind[Any], job_id: str, *, poll_interval: float = 10.0) -> None:
-        super().__init__(job_id, client.log, poll_interval=poll_interval)
+    def __init__(
+        self,
+        client: DliClient,
+        kind: JobKind[Any],
+        job_id: str,
+        *,
+        poll_interval: float = 10.0,
+        told: Told | None = None,
+    ) -> None:
+        super().__init__(job_id, client.log, poll_interval=poll_interval, told=told)
         self._client = client
         self._kind = kind
         self._progress = 0.0
@@ -250,4 +276,4 @@ class JobWatcher(WatchedJob):
             return  # DLI has none while the queue is busy; a figure for people must not fail the task
         if progress is not None and abs(progress - self._progress) >= 0.1:
             self._progress = progress
-            self._say("info", "%s is %s, %d %%", job, job.status, progress * 100)
+            self._say("info", "%s is %s: %d %% done.", job, job.status, progress * 100)

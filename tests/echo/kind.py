@@ -77,6 +77,7 @@ def read(answer, line):
 
 KIND = JobKind(
     name="echo",
+    title="echo",
     create=create,
     status=status,
     stop=stop,

@@ -72,7 +72,7 @@ def lose_the_worker(try_of_a_task, *, at_wait=1):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "wait_until_over", lost)
-        patch.setattr(KillSwitch, "abandon", lambda self: None)
+        patch.setattr(KillSwitch, "abandon", lambda self, why: None)
         with pytest.raises(SystemExit):
             try_of_a_task()
 

@@ -184,7 +184,7 @@ class TestLostAnswers:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(start, "_LAUNCH_WITHIN", 1.0)
             # A worker that is lost leaves the draft.
-            patch.setattr("airflow_provider_dli.tasks.kill.KillSwitch.abandon", lambda self: None)
+            patch.setattr("airflow_provider_dli.tasks.kill.KillSwitch.abandon", lambda self, why: None)
             with pytest.raises(DliError):
                 execute(DliStartFlinkJobOperator, **JAR)
         assert [job.status for job in dli_local.jobs()] == ["job_init"]

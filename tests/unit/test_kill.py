@@ -19,6 +19,7 @@ from airflow_provider_dli.api.sql import KIND, SqlWork
 from airflow_provider_dli.client.patience import URGENT
 from airflow_provider_dli.exceptions import DliTaskKilledError
 from airflow_provider_dli.tasks.kill import KillSwitch
+from airflow_provider_dli.threads import BackgroundLog
 
 SUBMIT = "DliSubmitSqlJobOperator"
 
@@ -84,7 +85,7 @@ def test_the_thread_tells_what_it_did_in_the_log(dli_local, start):
     wait_for_call(dli_local, "status")
     task.kill()
     [job] = dli_local.jobs()
-    assert f"Cancel of DLI job {job.job_id}: DLI accepted the cancel." in task.wait().log
+    assert f"Cancel of SQL job {job.job_id}: DLI accepted the cancel after 0." in task.wait().log
 
 
 def test_a_kill_before_the_submit_submits_nothing(dli_local, start):
@@ -434,7 +435,7 @@ def test_a_job_that_is_found_after_the_kill_has_looked_in_vain_is_cancelled(dli_
     hook = connect()
     job = hook.submit_sql_job("select 1")
     switch = KillSwitch()
-    with switch.armed(partial(hook.client.for_thread(URGENT).cancel, KIND), hook.log):
+    with switch.armed(partial(hook.client.for_thread(URGENT).cancel, KIND), BackgroundLog(hook.log)):
         switch.search(list)
         switch.pull()
         with pytest.raises(DliTaskKilledError):

@@ -38,6 +38,7 @@ ROOMS = [
     "client",
     "api",
     "identity",
+    "story",
     "task_instances",
     "job",
     "threads",

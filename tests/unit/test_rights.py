@@ -220,7 +220,7 @@ def test_a_deferred_task_and_its_kill(stage, dli_local, monkeypatch, capsys, may
         fakes.assert_cancelled(dli_local, job.job_id)
     else:
         out = capsys.readouterr().out
-        assert f"DLI job {job.job_id} could NOT be cancelled and may still run" in out
+        assert f"SQL job {job.job_id} could NOT be cancelled and may still run" in out
         assert "needs the IAM action dli:queue:cancelJob " in out
         assert job.is_active
 

@@ -304,7 +304,7 @@ def through(dli_local, *, crossed=True, monkeypatch=None):
 def lost_at(dli_local, condition, ti=None):
     """Run a task until a condition holds, and lose its worker then: no kill reaches it, and it does nothing more."""
     task = task_of(cancel_on_kill=True)
-    task.switch.armed = lambda cancel, log, reread=None: type(task.switch).armed(task.switch, None, log, reread)
+    task.switch.armed = lambda cancel, *others: type(task.switch).armed(task.switch, None, *others)
     killer = kill_when(dli_local, task, condition)
     with pytest.raises(DliTaskKilledError):
         execute(task, context_of(ti))

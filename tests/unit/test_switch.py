@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTemporaryError
 from airflow_provider_dli.job import Cancellation, Job, JobState
 from airflow_provider_dli.tasks.kill import TRANSITIONS, Fate, KillSwitch, State
+from airflow_provider_dli.threads import BackgroundLog
 
 WAIT = 5
 
@@ -27,7 +28,7 @@ class Walk:
         self.cancelled = []
         self.submitter = None
         self.switch = KillSwitch()
-        self.armed = self.switch.armed(self.cancel, logging.getLogger(__name__), lambda: None)
+        self.armed = self.switch.armed(self.cancel, BackgroundLog(logging.getLogger(__name__)), lambda: None)
 
     def __enter__(self):
         self.armed.__enter__()
@@ -72,6 +73,8 @@ class Walk:
         elif event == "settle":
             self.cancels.set()
             self.answer.set()
+        elif event == "abandon":
+            in_thread(lambda: switch.abandon("The task fails"))
         else:
             in_thread(getattr(switch, event))
 

@@ -21,6 +21,7 @@ _PLACEHOLDERS = [
     (re.compile(r"\brun \d+\b"), "run …"),
     (re.compile(r"\b\d+(\.\d+)? s\b"), "n s"),
     (re.compile(r"\b[0-9a-f]{40}\b"), "5f2c…"),
+    (re.compile(r", at request \d+"), ""),
 ]
 
 
