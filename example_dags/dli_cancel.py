@@ -10,8 +10,5 @@ with DAG("dli_cancel", schedule=None, tags=["example", "dli"], doc_md=__doc__):
         sql="SELECT count(*) FROM range(1000000) AS a CROSS JOIN range(1000000) AS b WHERE (a.id + b.id) % 7 = 3",
         wait_for_completion=False,
     )
-    cancel = DliCancelJobOperator(
-        task_id="cancel",
-        job_id="{{ ti.xcom_pull(task_ids='submit') }}",
-    )
-    submit >> cancel
+    # Waits until the job is really over. For jobs of other kinds: kind="spark" or kind="flink".
+    DliCancelJobOperator(task_id="cancel", job_id=submit.output)

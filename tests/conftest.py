@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 from cryptography.fernet import Fernet
+from documentation import dag_files
 from lab.airflow import QUICK, LocalAirflow
 
 from airflow_provider_dli.local.demo import QUEUES, example_dags
@@ -26,14 +27,22 @@ from airflow_provider_dli.local.handle import LocalDli
 
 
 @pytest.fixture(scope="session")
-def dli() -> Iterator[LocalDli]:
+def obs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder behind obs:// of the local DLI, with the programs of the example DAGs."""
+    folder = tmp_path_factory.mktemp("obs")
+    dag_files.put_programs(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dli(obs: Path) -> Iterator[LocalDli]:
     # Canaries: one test looks for them in everything that was written down.
     secrets = {
         "password": "canary-password-secret",
         "secret_key": "canary-key-secret",
         "security_token": "canary-session-secret",
     }
-    with LocalDli.start(**secrets, queues=QUEUES) as dli:
+    with LocalDli.start(**secrets, obs=str(obs), queues=QUEUES) as dli:
         yield dli
 
 
@@ -46,6 +55,9 @@ def airflow(
     for folder in Path(__file__).parent.glob("*/dags"):
         shutil.copytree(folder, dags / folder.parent.name)
     shutil.copytree(example_dags(), dags / "examples")
+    queue = dags / "examples" / "dli_queue.py"
+    # A queue of the local DLI takes jobs at once.
+    queue.write_text(queue.read_text().replace("timedelta(minutes=4)", "timedelta(seconds=4)"))
     # With a key, as no password that is typed into a form may be found in the database.
     key = Fernet.generate_key().decode()
     settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key, "dli.deployment": "tests"}

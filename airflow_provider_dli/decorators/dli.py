@@ -52,6 +52,10 @@ class _DliSqlDecoratedOperator(DecoratedOperator, DliSubmitSqlJobOperator):
         self.sql = self.python_callable(*self.op_args, **arguments)
         return super().works(connection)
 
+    def xcom_push(self, context: Context, key: str, value: Any) -> None:
+        """Push an XCom. The base class of Airflow 3.0 relies on this, and no operator has it there."""
+        context["ti"].xcom_push(key=key, value=value)
+
     def _run(self, context: Context) -> JobRun:
         self._context = context
         return super()._run(context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,9 +152,8 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     query = Query(tags=before.tags(), target=target, since=this.began)
     searcher = this.client.for_thread(URGENT)
     task.switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), [mine], reuse)))
-    jobs = start.look(
+    jobs = _look(
         this,
-        this.client,
         query,
         start.LIST_LAG if is_after_earlier else 0,
         lambda jobs: any(job.state.is_active or (reuse and job.state.is_success) for job in jobs),
@@ -210,10 +209,18 @@ def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
         # The latest comes first.
         return any(_is_the_last(this, earlier, count) for earlier in islice(told, 1))
 
-    has_earlier = mine.try_number > 1
+    return _look(this, _earlier(this), start.LIST_LAG, is_enough)
+
+
+def _look(this: ThisTry, query: Query, seconds: float, is_enough: Callable[[list[Job]], bool]) -> list[Job]:
+    """
+    Return these jobs of earlier tries. Where Airflow calls this try the first, a look takes no time and needs no right.
+
+    :param seconds: How long to look, for the list may lag.
+    """
+    has_earlier = this.mine.try_number > 1
     try:
-        seconds = start.LIST_LAG if has_earlier else 0
-        return start.look(this, this.client, _earlier(this), seconds, is_enough)
+        return start.look(this, this.client, query, seconds if has_earlier else 0, is_enough)
     except DliPermissionError as error:
         if not has_earlier:
             this.task.log.warning("Jobs that an uncounted earlier try has left running cannot be found: %s", error)

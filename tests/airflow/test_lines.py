@@ -1,6 +1,6 @@
 """
-The older lines of Airflow, each from an environment of its own, two at a time: that they load the DAGs that users copy,
-and kills of a running task.
+All lines of Airflow, the older ones each from an environment of its own, two at a time: every DAG of the documentation and every
+example DAG runs to its end. On the older ones, kills of a running task, too.
 
 ``pytest -m matrix -n 2 tests/airflow/test_lines.py``, with uv on the machine, and PostgreSQL for the kills. The environments stay for
 the next time in the folder that ``DLI_AIRFLOW_LINES`` names.
@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import dag_files
 import pytest
 import sql_tools
 from _pytest.mark import ParameterSet
 from conftest import canaries
+from documentation import dag_files
 from kill_matrix import verdict
 from kill_matrix.cases import Case
 from kill_matrix.lines import SETTINGS, cases_of
 from kill_matrix.stage import Outcome, Stage
 from lab.airflow import QUICK, LocalAirflow
-from lab.older_airflows import OLDER_AIRFLOWS, install
+from lab.older_airflows import NEWEST_LINE, OLDER_AIRFLOWS, install
 from lab.postgres import Postgres, path
 
 from airflow_provider_dli.local.handle import LocalDli
@@ -80,9 +81,18 @@ def of_line(*values: object, line: str, name: str) -> ParameterSet:
 
 
 # Not by the fixture `line`: pytest would play its tests in between those of the kills, and start each Airflow again.
-@pytest.mark.parametrize("installed", [of_line(line, line=line, name=line) for line in OLDER_AIRFLOWS])
-def test_the_dags_that_users_copy(installed: str, lines: Path, tmp_path: Path) -> None:
-    dag_files.check(dag_files.read(dag_files.write_dags(tmp_path / "dags"), tmp_path, install(installed, lines)))
+@pytest.mark.parametrize(
+    "of", [of_line(line, line=line, name=f"documentation.{line}") for line in (*OLDER_AIRFLOWS, NEWEST_LINE)]
+)
+def test_every_dag_of_the_documentation_runs(of: str, lines: Path, bytecode: None, tmp_path: Path) -> None:
+    python = sys.executable if of == NEWEST_LINE else install(of, lines)
+    dags, home = tmp_path / "dags", tmp_path / "home"
+    origins = dag_files.write_dags(dags)
+    with dag_files.local_dli(tmp_path / "obs") as dli:
+        found = dag_files.read(dags, home, python, run=True, **dli.connection_env())
+        found.check(origins)
+        found.check_runs(origins)
+        assert not [job for job in dli.jobs() if job.is_active]
 
 
 # With the kills in one function: pytest starts the Airflow of a line once for each.

@@ -9,6 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from fakes import TaskInstance, assert_cancelled, context_of, deferral_of, execute, lose_the_worker, resume
 
+from airflow_provider_dli import compat
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.exceptions import DliError, DliJobError, DliTaskKilledError
 from airflow_provider_dli.hooks.dli import DliHook
@@ -227,6 +228,15 @@ class TestNextTry:
         assert [job.job_id for job in exports(dli_local)] == [job_id]
         [query] = [job for job in dli_local.jobs() if job.job_type == "QUERY"]
         assert ti.xcoms["query_job_id"] == query.job_id
+
+    def test_where_airflow_may_lose_count_a_first_try_looks_without_waiting(self, dli_local, query, monkeypatch):
+        monkeypatch.setattr(compat, "TRY_1_IS_THE_FIRST", False)
+        monkeypatch.setattr("airflow_provider_dli.tasks.start.LIST_LAG", 60)
+        execute(export_of(query))
+        assert len(dli_local.requests("list")) == 1
+        dli_local.fault("list", "status", status=403, error_code="DLI.0003", error_msg="not allowed")
+        execute(export_of(query, export_mode="Overwrite"))
+        assert [job.status for job in exports(dli_local)] == ["FINISHED"] * 2
 
 
 class TestExportTo:

@@ -56,6 +56,30 @@ def test_databases_and_internal_tables(wire):
     assert wire.run("SELECT * FROM db1.v")["status"] == "FAILED"
 
 
+def test_an_insert_into_a_partition(wire):
+    finish(wire, "CREATE TABLE t (day DATE, a INT, b INT) PARTITIONED BY (day)")
+    finish(wire, "INSERT INTO t VALUES (1, 1, DATE '2026-01-01'), (2, 2, DATE '2026-01-02')")
+    finish(wire, "INSERT OVERWRITE TABLE t PARTITION (day = '2026-01-02') SELECT a + 10, b FROM t WHERE a = 2")
+    finish(wire, "INSERT INTO t PARTITION (day = DATE '2026-01-03') (b, a) VALUES (4, 3)")
+    finish(wire, "INSERT INTO t PARTITION (day = '2026-01-03') WITH x AS (SELECT 5 AS a) SELECT a, a FROM x")
+    rows = [[1, 1, "2026-01-01"], [12, 2, "2026-01-02"], [3, 4, "2026-01-03"], [5, 5, "2026-01-03"]]
+    assert wire.rows("SELECT * FROM t ORDER BY day, a") == rows
+    # Nothing is written, nothing stays: as of a table, so of its partition.
+    finish(wire, "INSERT OVERWRITE TABLE t PARTITION (day = '2026-01-03') SELECT a, b FROM t WHERE a = 0")
+    assert wire.rows("SELECT * FROM t ORDER BY day, a") == rows[:2]
+    for refused in ("PARTITION (day) SELECT 1, 1, day FROM t", "PARTITION (hour = 1) SELECT 1, 1, day FROM t"):
+        assert wire.run(f"INSERT OVERWRITE TABLE t {refused}")["status"] == "FAILED"
+    assert wire.rows("SELECT * FROM t ORDER BY day, a") == rows[:2]
+
+
+def test_columns_of_partitions_come_last(wire):
+    finish(wire, "CREATE TABLE t (a INT) PARTITIONED BY (day STRING, `Hour` INT)")
+    finish(wire, "INSERT INTO t PARTITION (hour = 5, day = 'monday') VALUES (1)")
+    assert wire.rows("SELECT * FROM t") == [[1, "monday", 5]]
+    assert wire.run("CREATE TABLE u (a INT) PARTITIONED BY (day)")["status"] == "FAILED"
+    finish(wire, "CREATE TABLE u (a INT, at TIMESTAMP) PARTITIONED BY (years(at))", "INSERT INTO u VALUES (1, NULL)")
+
+
 def test_the_job_type_and_table_come_from_the_statement(wire):
     finish(wire, "CREATE TABLE t (a INT)")
     for sql, job_type in [

@@ -14,6 +14,7 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 
+from airflow_provider_dli.local.dli.engine import partitions
 from airflow_provider_dli.local.dli.engine.engine import DEFAULT_DATABASE, Engine
 from airflow_provider_dli.local.dli.engine.errors import dli_errors
 from airflow_provider_dli.local.dli.engine.external_tables import ExternalTable, source_of
@@ -128,13 +129,19 @@ class Session:
 
     def _insert(self, tree: exp.Insert) -> Result:
         target = tree.this.find(exp.Table)
-        if target is None or target.args.get("partition") or tree.expression is None:
+        if target is None or tree.expression is None:
             raise NotSupportedError(tree.sql("spark")[:200])
-        overwrite = bool(tree.args.get("overwrite"))
+        overwrite, partition = bool(tree.args.get("overwrite")), partitions.values_of(target)
+        external = self._external(target)
+        if partition and external is not None:
+            raise NotSupportedError(f"PARTITION of the external table {target.name}")
+        tree = partitions.insert_of(tree, self._columns_of(target) if partition else [])
         tree = tree.copy()
         tree.set("overwrite", False)
         sql = self._insert_sql(tree)
-        external = self._external(target)
+        this_partition = "".join(
+            f" AND {name(column)} IS NOT DISTINCT FROM {value.sql('duckdb')}" for column, value in partition.items()
+        )
         with self._transaction(keep=external is None):
             # Rows of this transaction have larger row ids than all that are there.
             rows_there = f"SELECT coalesce(max(rowid), -1) FROM {self._name_of(target)}"
@@ -143,7 +150,7 @@ class Session:
             if external is not None:
                 self._write(external, target, overwrite)
             elif overwrite:
-                self._execute(f"DELETE FROM {self._name_of(target)} WHERE rowid <= {last}")
+                self._execute(f"DELETE FROM {self._name_of(target)} WHERE rowid <= {last}{this_partition}")
         return Result(count=count)
 
     def _insert_sql(self, tree: exp.Insert) -> str:
@@ -207,6 +214,7 @@ class Session:
         """A table kept inside, a view or a database. How Spark would store it makes no difference here."""
         properties = tree.args.get("properties")
         tree = tree.copy()
+        partitions.put_last(tree)
         tree.set("properties", None)
         if tree.args.get("kind") in DATABASES:
             return self._create_database(tree)
@@ -312,6 +320,9 @@ class Session:
         target = tree.find(exp.Table)
         if target is not None and self._external(target) is not None:
             raise NotSupportedError(f"{tree.key.upper()} on the external table {target.name}")
+
+    def _columns_of(self, table: exp.Table) -> list[str]:
+        return [label for label, *_ in self._execute(f"DESCRIBE {self._name_of(table)}")]
 
     def _exists(self, table: exp.Table) -> bool:
         query = "SELECT 1 FROM duckdb_tables() WHERE lower(schema_name) = ? AND lower(table_name) = ?"

@@ -1,0 +1,113 @@
+"""
+What an Airflow of any line makes of DAG files, run by the Python of that line.
+
+``in_airflow.py FOLDER ANSWER [--run]`` writes as JSON to the file ANSWER: the errors by file, and for each DAG its start, its
+schedule, and the statements of a scheduled run and of one that a user starts by hand. With ``--run``, it runs each DAG to its
+end in this process, and writes its state and those of its tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+# Seconds, of tasks that look at a job or wait by the clock.
+_QUICK = {"poll_interval": 0.2, "wait_usable": 0.5, "poke_interval": 1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("answer", type=Path)
+    parser.add_argument("--run", action="store_true")
+    arguments = parser.parse_args()
+    with contextlib.suppress(ImportError):  # Airflow 2
+        from airflow.sdk.execution_time import supervisor
+
+        # `dag.test()` makes the API for tasks anew for each of them, which takes two seconds.
+        supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
+    bags = {file.name: _bag(file) for file in sorted(arguments.folder.glob("*.py"))}
+    errors = {name: "\n".join(bag.import_errors.values()) for name, bag in bags.items() if bag.import_errors}
+    dags = []
+    for name, bag in bags.items():
+        for dag in bag.dags.values():
+            found = {"file": name, "dag_id": dag.dag_id, **_facts(dag)}
+            dags.append(found | (_run(name, dag) if arguments.run else {}))
+    arguments.answer.write_text(json.dumps({"errors": errors, "dags": dags}))
+
+
+def _bag(file: Path) -> Any:
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before Airflow 3.2
+        from airflow.models.dagbag import DagBag
+
+    return DagBag(str(file))
+
+
+def _facts(dag: Any) -> dict[str, Any]:
+    import pendulum
+    from airflow.serialization import serialized_objects
+    from airflow.timetables.base import TimeRestriction
+
+    # The scheduler knows DAGs only by what is stored of them.
+    serialization = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    timetable = serialization.from_dict(serialization.to_dict(dag)).timetable
+    start = dag.start_date
+    facts = {"start_date": start and start.isoformat(), "scheduled": timetable.can_be_scheduled, "catchup": dag.catchup}
+    if timetable.can_be_scheduled and start:
+        restriction = TimeRestriction(earliest=pendulum.instance(start), latest=None, catchup=dag.catchup)
+        info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+        facts["run"] = _rendered(dag, info.run_after, info.data_interval, info.logical_date)
+        now = pendulum.now("UTC")
+        facts["manual_run"] = _rendered(dag, now, timetable.infer_manual_data_interval(run_after=now), now)
+    return facts
+
+
+def _rendered(dag: Any, run_after: Any, interval: Any, logical_date: Any) -> dict[str, Any]:
+    from types import SimpleNamespace
+
+    try:
+        from airflow.sdk.execution_time.macros import ds_add
+    except ImportError:  # Airflow 2
+        from airflow.macros import ds_add
+
+    context = {
+        "ds": f"{logical_date:%Y-%m-%d}",
+        "data_interval_start": interval.start,
+        "data_interval_end": interval.end,
+        "macros": SimpleNamespace(ds_add=ds_add),
+    }
+    statements = [
+        str(task.render_template([task.sql, getattr(task, "parameters", None)], context))
+        for task in dag.tasks
+        if hasattr(task, "sql")
+    ]
+    return {"day_before": f"{run_after - timedelta(days=1):%Y-%m-%d}", "statements": "\n".join(statements)}
+
+
+def _run(file: str, dag: Any) -> dict[str, Any]:
+    print(f"\n=== {file} {dag.dag_id}", flush=True)
+    for task in dag.tasks:
+        for name, seconds in _QUICK.items():
+            if hasattr(task, name):
+                setattr(task, name, seconds)
+    if not dag.tasks:
+        return {"state": "success", "tasks": {}}
+    try:
+        run = dag.test()
+    except Exception:
+        traceback.print_exc()
+        return {"state": "not run", "tasks": {}}
+    tasks = {f"{each.task_id}[{each.map_index}]": str(each.state) for each in run.get_task_instances()}
+    return {"state": str(run.state), "tasks": tasks}
+
+
+if __name__ == "__main__":
+    main()
