@@ -187,6 +187,12 @@ class KillSwitch:
         """
         self._give_up()
         self._finish()
+        late = [job_id for job_id, job in list(self._jobs.items()) if not job.said]
+        if late and self._cancel is not None and self._log is not None and not self.killed:
+            # (The error of a killed task says it.) Here, for the process may end before the threads can say more. A
+            # task whose supervisor was killed has no log any more.
+            with suppress(OSError):
+                self._log.error("%s", self._story())
 
     def check(self) -> None:
         """

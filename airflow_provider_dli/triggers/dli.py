@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -28,6 +29,8 @@ _END_WITHIN = 28.0
 # How long a trigger that has to end asks again whether its task was killed, while Airflow answers with errors, in
 # seconds: when Airflow has told it of a kill, and when it was just stopped, as in a shutdown, when nobody answers.
 _REFUSED_FOR, _REFUSED_FOR_WHEN_STOPPED = 20.0, 3.0
+# After how long it is said that a cancel was not accepted yet, in seconds: before the trigger, and so its log, ends.
+_SAID_AFTER = 20.0
 # How long a job may be looked at whose time to start is over, in seconds.
 _LOOKS_WITHIN = 30.0
 # The pause before Airflow is asked again, in seconds.
@@ -250,6 +253,13 @@ class DliJobTrigger(BaseTrigger):
         await asyncio.gather(*(self._cancel_one(job_id) for job_id in self.job_ids))
 
     async def _cancel_one(self, job_id: str) -> None:
+        say = partial(
+            self.log.error,
+            "DLI job %s is not cancelled after %d s and may still run. Still trying.",
+            job_id,
+            _SAID_AFTER,
+        )
+        timer = asyncio.get_running_loop().call_later(_SAID_AFTER, say)
         try:
             cancellation = await self._shared_client().cancel(
                 kind_of(self.kind), job_id, with_savepoint=self.stop_with_savepoint
@@ -257,6 +267,8 @@ class DliJobTrigger(BaseTrigger):
             self.log.info("Cancel of DLI job %s: %s.", job_id, cancellation)
         except Exception as error:  # nothing may end the trigger before it has fired
             self.log.error("DLI job %s could NOT be cancelled and may still run: %s", job_id, error)
+        finally:
+            timer.cancel()
 
 
 async def _undisturbed_by_cancels(work: Coroutine[Any, Any, None]) -> None:

@@ -16,8 +16,9 @@ BEGIN = "<!-- generated: pytest -n 0 -m '' tests/unit/test_fault_matrix.py --wri
 _PLACEHOLDERS = [
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "8ecb…"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "48cc…"),
-    (re.compile(r"https?://127\.0\.0\.1:\d+"), "https://dli…"),
-    (re.compile(r"\bfaults_\d+\b"), "dli_default"),
+    (re.compile(r"https?://(127\.0\.0\.1|dli\.test):\d+"), "https://dli…"),
+    (re.compile(r"\bdli\.test\b"), "dli…"),
+    (re.compile(r"\bfaults_\d+(_\w+)?\b"), "dli_default"),
     (re.compile(r"\brun \d+\b"), "run …"),
     (re.compile(r"\b\d+(\.\d+)? s\b"), "n s"),
     (re.compile(r"\b[0-9a-f]{40}\b"), "5f2c…"),
