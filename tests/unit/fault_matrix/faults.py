@@ -68,13 +68,17 @@ class Fault:
             # that fails, not that of a wait beside them.
             with place.wire.broken(self.details["how"], self.times, cut=call == "status"):
                 yield
-                if self.is_lasting:
-                    # What is under way at the end of the task must not get through after that.
-                    threading.Event().wait(SETTLED_WITHIN)
+                self._settle()
         else:
             dli.fault(call, self.kind, times=self.times, **self.details)
             yield
+            self._settle()
             dli.clear_faults()
+
+    def _settle(self) -> None:
+        """Wait for calls that are under way at the end of the task: they must not get through after that."""
+        if self.is_lasting:
+            threading.Event().wait(SETTLED_WITHIN)
 
 
 @contextmanager
