@@ -110,5 +110,6 @@ class DliTaskKilledError(DliError):
 #: What no repeat can fix: someone has to change a field, a certificate, a password or a right first.
 PERMANENT = (DliValueError, DliCertificateError, DliAuthenticationError, DliPermissionError)
 
-#: What counts only when it is reported twice in a row: the first time, it may come from a proxy in between.
-SAID_TWICE = (DliNotFoundError, DliPermissionError)
+#: What counts, once there is a job, only when it is reported twice in a row: the first time, it may come from a proxy
+#: in between, or from one of several servers.
+SAID_TWICE = (DliNotFoundError, DliPermissionError, DliCertificateError)

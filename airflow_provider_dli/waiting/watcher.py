@@ -190,8 +190,9 @@ class WatchedJob:
         """
         Note that a look has failed.
 
-        Only what no repeat can fix counts at once. A job that DLI does not know, or a right that is missing, has to be
-        reported twice in a row: the first time, the answer may come from a proxy in between.
+        Only what no repeat can fix counts at once. A job that DLI does not know, a right that is missing, or a
+        certificate that does not verify has to be reported twice in a row: the first time, that may come from a proxy
+        in between.
 
         :param error: How it failed.
         :param took: Seconds that the look took. An answer that drips is not waited for.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from queue import Queue
 
@@ -15,11 +17,12 @@ import pytest
 from fault_matrix import page
 from fault_matrix.faults import Fault
 from fault_matrix.roles import DEPLOYMENT, ROLES, Cell, Place, Role, play
+from fault_matrix.wire import Certificates, Wire, resolving
 
 from airflow_provider_dli import compat
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.client import client, credentials, exchange
-from airflow_provider_dli.client.patience import Patience
+from airflow_provider_dli.client.patience import BOUNDED, Patience
 from airflow_provider_dli.local.handle import LocalDli
 from airflow_provider_dli.tasks import start
 from airflow_provider_dli.waiting import poller, watcher
@@ -38,26 +41,30 @@ SAMPLE = [
 class Grid:
     """Plays cells side by side, each on a local DLI that no other one uses meanwhile."""
 
-    def __init__(self, places: Queue[tuple[LocalDli, str]], states: dict[str, str]) -> None:
+    def __init__(self, places: Queue[tuple[LocalDli, Wire, str]], states: dict[str, str]) -> None:
         self._places, self._states = places, states
         self._numbers = itertools.count()
+        self._log = io.StringIO()
 
     def play(self, cells: list[tuple[Role, Fault]]) -> dict[tuple[str, str], Cell | BaseException]:
         names = [(role.name, fault.name) for role, fault in cells]
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:  # those without a place wait for one
-            return dict(zip(names, threads.map(self._play, *zip(*cells, strict=True)), strict=True))
+        with redirect_stdout(self._log), ThreadPoolExecutor(SIDE_BY_SIDE) as threads:  # those without a place wait
+            found = list(threads.map(self._play, *zip(*cells, strict=True)))
+        print(self._log.getvalue())
+        return dict(zip(names, found, strict=True))
 
     def _play(self, role: Role, fault: Fault) -> Cell | BaseException:
-        dli, conn_id = self._places.get()
+        dli, wire, conn_id = self._places.get()
         credentials._known.clear()
+        run_id = f"run {next(self._numbers)}"
         try:
-            return play(role, fault, Place(dli, conn_id, f"run {next(self._numbers)}", self._states))
+            return play(role, fault, Place(dli, wire, conn_id + fault.connection, run_id, self._states, self._log))
         except BaseException as problem:
             return problem
         finally:
             dli.clear_faults()
             dli.reset()
-            self._places.put((dli, conn_id))
+            self._places.put((dli, wire, conn_id))
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +75,23 @@ def wanted(request: pytest.FixtureRequest) -> list[tuple[Role, Fault]]:
 
 
 @pytest.fixture(scope="module")
-def grid(wanted: list[tuple[Role, Fault]]) -> Iterator[Grid]:
+def grid(wanted: list[tuple[Role, Fault]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
     states: dict[str, str] = {}
+    certificates = Certificates(tmp_path_factory.mktemp("certificates"))
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        places: Queue[tuple[LocalDli, str]] = Queue()
+        places: Queue[tuple[LocalDli, Wire, str]] = Queue()
+        wires = []
         for number in range(min(SIDE_BY_SIDE, math.ceil(len(wanted) / 4))):
             dli = stack.enter_context(LocalDli.start())
-            connection = dli.connection(timeout=3.0)
-            patch.setenv(f"AIRFLOW_CONN_FAULTS_{number}", json.dumps(connection))
-            places.put((dli, f"faults_{number}"))
+            wires.append(stack.enter_context(closing(Wire(dli, certificates))))
+            for ending, connection in (
+                ("", dli.connection(timeout=3.0)),
+                ("_tls", wires[-1].connection(timeout=3.0)),
+                ("_key", dli.connection("ak_sk", timeout=3.0)),
+            ):
+                patch.setenv(f"AIRFLOW_CONN_FAULTS_{number}{ending.upper()}", json.dumps(connection))
+            places.put((dli, wires[-1], f"faults_{number}"))
+        stack.enter_context(resolving(wires))
         patch.setenv("AIRFLOW__DLI__DEPLOYMENT", DEPLOYMENT)
         patch.setattr(
             compat,
@@ -89,6 +104,7 @@ def grid(wanted: list[tuple[Role, Fault]]) -> Iterator[Grid]:
         patch.setattr(client, "FIRST_PAUSE", 0.05)
         patch.setattr(client, "Patience", partial(Patience, give_up_after=10.0))
         patch.setattr(exchange, "MAX_RETRY_AFTER", 3.0)
+        patch.setattr(start, "BOUNDED", replace(BOUNDED, give_up_after=10.0))
         patch.setattr(start, "LIST_LAG", 2.0)
         patch.setattr(start, "_SUBMIT_WITHIN", 15.0)
         patch.setattr(watcher, "OUTAGE_BUDGET", 8.0)
@@ -121,13 +137,10 @@ def test_a_cell(role: Role, fault: Fault, cells: dict[tuple[str, str], Cell | Ba
     cell = cells[role.name, fault.name]
     if isinstance(cell, BaseException):
         raise cell
-    assert page.shown(cell.sentence) in page.sections(page.PAGE.read_text())[role.title], (
-        "docs/faults.md says otherwise"
-    )
+    told = page.rows(page.PAGE.read_text(), role.title)
+    assert (cell.outcome, page.shown(cell.sentence)) == told[fault.name], "docs/faults.md says otherwise"
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_the_page_tells_of_every_fault(role: Role) -> None:
-    section = page.sections(page.PAGE.read_text())[role.title]
-    told = {name.strip() for line in section.splitlines() for name in line.strip("| ").split("|")[0].split(";")}
-    assert {fault.name for fault in role.faults} <= told
+    assert {fault.name for fault in role.faults} == page.rows(page.PAGE.read_text(), role.title).keys()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTemporaryError
 from airflow_provider_dli.job import Cancellation, Job, JobState
+from airflow_provider_dli.tasks import kill
 from airflow_provider_dli.tasks.kill import TRANSITIONS, Fate, KillSwitch, State
 from airflow_provider_dli.threads import BackgroundLog
 
@@ -223,3 +224,12 @@ class TestLaunch:
             in_thread(lambda: walk.switch.submit(create, launched.append, timeout=WAIT, find=list)).join(WAIT)
             until(lambda: walk.switch.state is State.SETTLED)
             assert (walk.cancelled, launched) == (["job"], [])
+
+
+def test_a_task_that_fails_says_so_when_its_cancel_is_not_answered_in_time(monkeypatch, caplog):
+    monkeypatch.setattr(kill, "CANCEL_WITHIN", 0.1)
+    with Walk() as walk:
+        walk.switch.follow("job")
+        walk.switch.abandon("The task fails")
+        # Nothing but this tells of the job: the error of the task is about something else.
+        assert caplog.messages[-1] == "The cancel of DLI job job was not confirmed in time: it may still run."

@@ -1,4 +1,4 @@
-"""What goes wrong between a task and DLI, and how the local DLI is told to do so."""
+"""What goes wrong between a task and DLI, and how the local DLI, or the wire to it, is told to do so."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.local.handle import LocalDli
 
+if TYPE_CHECKING:
+    from fault_matrix.roles import Place
+
 #: Seconds that DLI is away when it restarts.
 AWAY = 1.5
+#: Seconds until a call that is under way has failed of a fault that lasts.
+SETTLED_WITHIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,9 @@ class Fault:
     Something that goes wrong with a call.
 
     :param name: In the words of the page.
-    :param kind: Kind of the fault in the local DLI.
+    :param kind: Kind of the fault in the local DLI; or ``wire``, ``clock``, ``restart``, ``connection``.
     :param details: Its fields.
-    :param times: How many calls it meets; None for all, until the fault is over.
+    :param times: How many calls it meets, of the wire how many connections; None for all, until the fault is over.
     """
 
     name: str
@@ -37,21 +42,43 @@ class Fault:
         """Whether it goes on until it is ended."""
         return self.times is None
 
+    @property
+    def meets_every_call(self) -> bool:
+        """Whether no call to DLI gets through until it is ended, whatever its name."""
+        return self.is_lasting and self.kind in ("wire", "clock")
+
+    @property
+    def connection(self) -> str:
+        """How the id of the connection ends that it is played with."""
+        return {"wire": "_tls", "clock": "_key"}.get(self.kind, "")
+
     @contextmanager
-    def on(self, dli: LocalDli, call: str) -> Iterator[None]:
+    def on(self, place: Place, call: str) -> Iterator[None]:
         """Have calls of this name meet it."""
+        dli = place.dli
         if self.kind == "restart":
             with _restarting(dli):
                 yield
-        elif self.kind == "settings":
-            before = dli.settings()
+        elif self.kind == "clock":
             dli.settings(**self.details)
             yield
-            dli.settings(**{name: before[name] for name in self.details})
+            dli.settings(clock_skew=0)
+        elif self.kind == "wire":
+            # A wait goes on with the connection that it has. All other calls make one of their own, and it is theirs
+            # that fails, not that of a wait beside them.
+            with place.wire.broken(self.details["how"], self.times, cut=call == "status"):
+                yield
+                self._settle()
         else:
             dli.fault(call, self.kind, times=self.times, **self.details)
             yield
+            self._settle()
             dli.clear_faults()
+
+    def _settle(self) -> None:
+        """Wait for calls that are under way at the end of the task: they must not get through after that."""
+        if self.is_lasting:
+            threading.Event().wait(SETTLED_WITHIN)
 
 
 @contextmanager
@@ -149,6 +176,28 @@ LASTING = [
     )
 ]
 """What happens to every call, until it is over."""
+
+_WIRE = {
+    "the host name is not known": "unknown",
+    "closed before the TLS handshake": "end before the handshake",
+    "garbage in the TLS handshake": "garbage",
+    "cut in the TLS handshake": "half a handshake",
+    "cut after the TLS handshake": "end after the handshake",
+    "half an answer over TLS": "half an answer",
+    "a certificate of another host": "another host",
+    "a certificate of an unknown authority": "unknown authority",
+    "a certificate that has expired": "expired",
+}
+
+WIRE = [
+    *(Fault(name, "wire", {"how": how}) for name, how in _WIRE.items()),
+    Fault("silence in the TLS handshake", "wire", {"how": "silence"}),
+    Fault("a broken TLS record in the answer", "wire", {"how": "broken in the answer"}),
+    *(Fault(f"{name}, for ever", "wire", {"how": how}, times=None) for name, how in _WIRE.items()),
+    Fault("connections refused, for ever", "wire", {"how": "refused"}, times=None),
+    Fault("a clock that is off, with an access key, for ever", "clock", {"clock_skew": 1000}, times=None),
+]
+"""What happens below HTTP, to one connection or to all; and to what is signed."""
 
 CONNECTION = [
     Fault("nobody listens there", "connection", {"host": "http://127.0.0.1:9"}),

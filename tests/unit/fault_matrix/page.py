@@ -16,8 +16,9 @@ BEGIN = "<!-- generated: pytest -n 0 -m '' tests/unit/test_fault_matrix.py --wri
 _PLACEHOLDERS = [
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "8ecb…"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "48cc…"),
-    (re.compile(r"https?://127\.0\.0\.1:\d+"), "https://dli…"),
-    (re.compile(r"\bfaults_\d+\b"), "dli_default"),
+    (re.compile(r"https?://(127\.0\.0\.1|dli\.test):\d+"), "https://dli…"),
+    (re.compile(r"\bdli\.test\b"), "dli…"),
+    (re.compile(r"\bfaults_\d+(_\w+)?\b"), "dli_default"),
     (re.compile(r"\brun \d+\b"), "run …"),
     (re.compile(r"\b\d+(\.\d+)? s\b"), "n s"),
     (re.compile(r"\b[0-9a-f]{40}\b"), "5f2c…"),
@@ -32,10 +33,17 @@ def shown(sentence: str) -> str:
     return " ".join(sentence.replace("|", "\\|").split())
 
 
-def sections(text: str) -> dict[str, str]:
-    """The text of each role, by its title."""
+def rows(text: str, title: str) -> dict[str, tuple[str, str]]:
+    """
+    Return what the page says of a role: outcome and sentence, by the name of the fault.
+
+    :param text: The page.
+    :param title: Title of the role.
+    """
     parts = re.split(r"^## (.*)$", text.partition(BEGIN)[2], flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    section = dict(zip(parts[1::2], parts[2::2], strict=True))[title]
+    cells = [re.split(r"(?<!\\) ?\| ?", line) for line in section.splitlines() if line.startswith("| ")][2:]
+    return {name: (outcome, sentence) for _, names, outcome, sentence, _ in cells for name in names.split("; ")}
 
 
 def write(cells: Mapping[tuple[str, str], Cell]) -> None:

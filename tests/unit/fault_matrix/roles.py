@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -17,6 +19,7 @@ from urllib.parse import urlsplit
 from fakes import START, TaskInstance, context_of, execute, identity_of
 
 from airflow_provider_dli.api.sql import SqlWork
+from airflow_provider_dli.client import credentials
 from airflow_provider_dli.exceptions import DliTaskKilledError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.local.dli.admin.views import LocalJob
@@ -27,7 +30,8 @@ from airflow_provider_dli.operators.dli import (
     DliSubmitSqlJobOperator,
 )
 from airflow_provider_dli.triggers.dli import DliJobTrigger
-from fault_matrix.faults import CONNECTION, LASTING, ONCE, Fault
+from fault_matrix.faults import CONNECTION, LASTING, ONCE, WIRE, Fault
+from fault_matrix.wire import Wire
 
 DEPLOYMENT = "faults"
 SQL = "SELECT 1"
@@ -43,15 +47,19 @@ class Place:
     Where a cell is played: a local DLI that nothing else uses meanwhile, and a task instance.
 
     :param dli: The local DLI.
+    :param wire: What lies before it.
     :param conn_id: The connection to it.
     :param run_id: The DAG run of the task.
     :param states: What Airflow says of task instances, by run id.
+    :param log: What all tasks and triggers have logged so far.
     """
 
     dli: LocalDli
+    wire: Wire
     conn_id: str
     run_id: str
     states: dict[str, str]
+    log: io.StringIO
 
     def operator(self) -> DliSubmitSqlJobOperator:
         return DliSubmitSqlJobOperator(task_id="load", sql=SQL, dli_conn_id=self.conn_id, poll_interval=0.2)
@@ -63,18 +71,29 @@ class Place:
         operator = self.operator()
         return Attempt(lambda: execute(operator, context_of(self.ti(try_number), START)), operator)
 
-    def leave_a_job(self) -> str:
-        """Submit a job as the first try does, whose worker is then lost."""
+    def leave_a_job(self, run_for: float = LONG) -> str:
+        """Submit a job as the first try does, whose worker is then lost, or free again."""
         mine = identity_of(dag_id="faults", run_id=self.run_id, work=SqlWork(SQL).digest, deployment=DEPLOYMENT)
-        self.dli.will(run_for=LONG)
+        self.dli.will(run_for=run_for)
         DliHook(self.conn_id).submit_sql_job(SQL, tags=mine.tags())
         return self.running_job()
 
     def running_job(self) -> str:
         return self.dli.wait_until(lambda dli: [job.job_id for job in dli.jobs() if job.status == "RUNNING"])[0]
 
+    def waited_for_job(self) -> str:
+        """The job that runs, once a task or a trigger has asked for it: then that has its connection."""
+        self.dli.wait_until(lambda dli: dli.requests("status"))
+        return self.running_job()
+
+    def says_that_it_may_run(self, job_id: str) -> bool:
+        """Whether a log says of a job that it may run on."""
+        return any(job_id in line and "may still run" in line for line in self.log.getvalue().splitlines())
+
     def sweep(self) -> Attempt:
         self.states[self.run_id] = "failed"
+        # That credentials are refused is known for a minute only, and in one process.
+        credentials._known.clear()
         task = DliCancelOrphanJobsOperator(
             task_id="sweep", dli_conn_id=self.conn_id, older_than=timedelta(0), poll_interval=0.1
         )
@@ -138,7 +157,7 @@ class Role:
     title: str
     call: str
     play: Callable[[Place, Fault, str], Cell]
-    faults: Sequence[Fault] = (*ONCE, *LASTING)
+    faults: Sequence[Fault] = (*ONCE, *LASTING, *WIRE)
 
 
 def play(role: Role, fault: Fault, place: Place) -> Cell:
@@ -153,10 +172,10 @@ def play(role: Role, fault: Fault, place: Place) -> Cell:
 
 
 def _submit(place: Place, fault: Fault, call: str) -> Cell:
-    place.dli.will(run_for=0.3, times=3)
-    with fault.on(place.dli, call):
+    place.dli.will(run_for=LONG if fault.meets_every_call else 0.3, times=3)
+    with fault.on(place, call):
         error = place.run().end()
-    return _of_one_run(place, error)
+    return _of_one_run(place, fault, error)
 
 
 def _connect(place: Place, fault: Fault, call: str) -> Cell:
@@ -175,7 +194,7 @@ def _connect(place: Place, fault: Fault, call: str) -> Cell:
     before = os.environ[name]
     os.environ[name] = json.dumps(connection)
     try:
-        return _of_one_run(place, place.run().end())
+        return _of_one_run(place, fault, place.run().end())
     finally:
         os.environ[name] = before
         place.dli.settings(clock_skew=0)
@@ -184,13 +203,18 @@ def _connect(place: Place, fault: Fault, call: str) -> Cell:
 def _poll(place: Place, fault: Fault, call: str) -> Cell:
     place.dli.will(run_for=LONG if fault.is_lasting else 2.0)
     attempt = place.run()
-    place.running_job()
-    with fault.on(place.dli, call):
+    place.waited_for_job()
+    with fault.on(place, call):
         error = attempt.end()
-    return _of_one_run(place, error)
+    return _of_one_run(place, fault, error)
 
 
-def _of_one_run(place: Place, error: BaseException | None) -> Cell:
+def _of_one_run(place: Place, fault: Fault, error: BaseException | None) -> Cell:
+    if fault.meets_every_call and (job_id := _left_running(place)):
+        assert error is not None, "green although its job runs"
+        assert "may still run" in str(error) or place.says_that_it_may_run(job_id), "nothing tells of the job"
+        _sweep_up(place, job_id)
+        return Cell("the task fails; its job runs on, which is said, until a sweep cancels it", str(error), 0)
     jobs = _settled(place)
     done = [job for job in jobs if job.status == "FINISHED"]
     assert len(done) <= 1, "the work was done twice"
@@ -206,43 +230,56 @@ def _cancel(place: Place, fault: Fault, call: str) -> Cell:
     """A user's task that cancels a job."""
     job_id = place.leave_a_job()
     task = DliCancelJobOperator(task_id="cancel", job_id=job_id, dli_conn_id=place.conn_id, poll_interval=0.2)
-    with fault.on(place.dli, call):
+    with fault.on(place, call):
         error = Attempt(lambda: execute(task, context_of(place.ti(), START))).end()
-    return _of_a_kill(place, error, job_id)
+    return _of_a_kill(place, fault, error, job_id)
 
 
 def _kill(place: Place, fault: Fault, call: str) -> Cell:
     place.dli.will(run_for=LONG)
     attempt = place.run()
-    job_id = place.running_job()
-    with fault.on(place.dli, call):
+    job_id = place.waited_for_job()
+    if fault.kind == "clock":
+        # The wait would fail of it before the kill: meanwhile it gets no answer.
+        place.dli.fault("status", "hang", times=None)
+        asked = len(place.dli.requests("status"))
+        place.dli.wait_until(lambda dli: len(dli.requests("status")) > asked)
+    with fault.on(place, call):
         attempt.kill()
         error = attempt.end()
+    place.dli.clear_faults()
     assert isinstance(error, DliTaskKilledError), f"ended with {error!r} after a kill"
-    return _of_a_kill(place, error, job_id)
+    return _of_a_kill(place, fault, error, job_id)
 
 
-def _of_a_kill(place: Place, error: BaseException | None, job_id: str) -> Cell:
-    if place.dli.job(job_id).status == "CANCELLED":
+def _of_a_kill(place: Place, fault: Fault, error: BaseException | None, job_id: str) -> Cell:
+    if not _left_running(place):
+        assert place.dli.job(job_id).status == "CANCELLED"
         return Cell("the job is cancelled", str(error or ""), 0)
+    assert fault.is_lasting, f"not cancelled: {error}"
     assert error is not None, "green although the job runs"
     # It is not silent, and not the end: the sweep is left.
     assert job_id in str(error), f"the job is not named: {error}"
-    swept = place.sweep().end()
-    assert place.dli.job(job_id).status == "CANCELLED", f"the sweep did not cancel it: {swept}"
+    _sweep_up(place, job_id)
     return Cell("the job runs on, which is said, until a sweep cancels it", str(error), 0)
 
 
 def _deferred(place: Place, fault: Fault, call: str) -> Cell:
-    place.dli.will(run_for=LONG if fault.is_lasting else 2.0)
     place.states[place.run_id] = "deferred"
-    job_id = DliHook(place.conn_id).submit_sql_job(SQL).id
+    job_id = place.leave_a_job(LONG if fault.is_lasting else 2.0)
     trigger = _trigger_of(place, job_id)
     found: list[dict[str, str]] = []
-    with fault.on(place.dli, call):
+    with fault.on(place, call):
         error = Attempt(lambda: found.append(asyncio.run(_event_of(trigger)))).end()
     assert error is None, f"the trigger failed: {error!r}"
     [event] = found
+    if fault.meets_every_call and _left_running(place):
+        assert event["outcome"] == "error"
+        assert place.says_that_it_may_run(job_id), "nothing tells of the job"
+        _sweep_up(place, job_id)
+        return Cell(
+            "the task is resumed; its job runs on, which is logged, until a sweep cancels it", event["message"], 0
+        )
     [job] = _settled(place)
     if event["outcome"] == "over":
         assert job.status == "FINISHED"
@@ -253,17 +290,20 @@ def _deferred(place: Place, fault: Fault, call: str) -> Cell:
 
 
 def _deferred_kill(place: Place, fault: Fault, call: str) -> Cell:
-    place.dli.will(run_for=LONG)
     place.states[place.run_id] = "deferred"
-    job_id = DliHook(place.conn_id).submit_sql_job(SQL, tags={}).id
+    job_id = place.leave_a_job()
     trigger = _trigger_of(place, job_id)
-    place.running_job()
-    with fault.on(place.dli, call):
-        error = Attempt(lambda: asyncio.run(_killed(place, trigger))).end()
+    with ExitStack() as faults:
+        error = Attempt(
+            lambda: asyncio.run(_killed(place, trigger, lambda: faults.enter_context(fault.on(place, call))))
+        ).end()
     assert error is None, f"the trigger failed: {error!r}"
-    if place.dli.job(job_id).status == "CANCELLED":
+    if not _left_running(place):
+        assert place.dli.job(job_id).status == "CANCELLED"
         return Cell("the job is cancelled", "", 0)
     assert fault.is_lasting, "not cancelled"
+    assert place.says_that_it_may_run(job_id), "nothing tells of the job"
+    _sweep_up(place, job_id)
     return Cell("the job runs on; the triggerer's log says so, and the sweep cancels it", "", 0)
 
 
@@ -277,10 +317,11 @@ async def _event_of(trigger: DliJobTrigger) -> dict[str, str]:
     return (await anext(trigger.run())).payload
 
 
-async def _killed(place: Place, trigger: DliJobTrigger) -> None:
+async def _killed(place: Place, trigger: DliJobTrigger, begin_fault: Callable[[], object]) -> None:
     """What a triggerer of Airflow 3.3 does."""
     task = asyncio.create_task(_event_of(trigger))
-    await asyncio.sleep(0.5)
+    await asyncio.to_thread(place.waited_for_job)
+    begin_fault()
     place.states[place.run_id] = "failed"
     task.cancel()
     await asyncio.wait({task}, timeout=5)
@@ -290,7 +331,7 @@ async def _killed(place: Place, trigger: DliJobTrigger) -> None:
 def _look_up(place: Place, fault: Fault, call: str) -> Cell:
     """The next try, after the worker of the first was lost."""
     place.leave_a_job()
-    with fault.on(place.dli, call):
+    with fault.on(place, call):
         attempt = place.run(try_number=2)
         # Taken over, it is waited for; a user has seen enough then.
         threading.Event().wait(2.5)
@@ -303,22 +344,33 @@ def _look_up(place: Place, fault: Fault, call: str) -> Cell:
         if isinstance(error, DliTaskKilledError):
             return Cell("the job is taken over, and a kill cancels it", "", 0)
         return Cell("the try fails; the job is cancelled", str(error), 0)
-    swept = place.sweep().end()
-    assert place.dli.jobs()[0].status == "CANCELLED", f"the sweep did not cancel it: {swept}"
+    _sweep_up(place, jobs[0].job_id)
     what = "a kill of this try does not find the job" if isinstance(error, DliTaskKilledError) else "the try fails"
     return Cell(f"nothing is started; {what}; the next try or a sweep does", str(error), 0)
 
 
 def _sweep(place: Place, fault: Fault, call: str) -> Cell:
     job_id = place.leave_a_job()
-    with fault.on(place.dli, call):
+    with fault.on(place, call):
         error = place.sweep().end()
     if place.dli.job(job_id).status == "CANCELLED":
         return Cell("the orphan is cancelled", str(error or ""), 0)
     assert error is not None, "green although the orphan runs"
-    again = place.sweep().end()
-    assert place.dli.job(job_id).status == "CANCELLED", f"the next sweep did not cancel it: {again}"
+    _sweep_up(place, job_id)
     return Cell("the sweep fails; the next one cancels the orphan", str(error), 0)
+
+
+def _sweep_up(place: Place, job_id: str) -> None:
+    """Sweep, after the fault; that cancels the job."""
+    problem = place.sweep().end()
+    assert place.dli.job(job_id).status == "CANCELLED", f"the sweep did not cancel it: {problem}"
+
+
+def _left_running(place: Place) -> str | None:
+    """The id of the job, if it does not end in a moment."""
+    with suppress(TimeoutError):
+        place.dli.wait_until(lambda dli: not [job for job in dli.jobs() if job.is_active], timeout=1)
+    return next((job.job_id for job in place.dli.jobs() if job.is_active), None)
 
 
 def _settled(place: Place) -> list[LocalJob]:
@@ -334,7 +386,7 @@ def _overlapping(jobs: list[LocalJob]) -> bool:
 ROLES = [
     Role("connect", "A task connects", "submit", _connect, CONNECTION),
     Role("submit", "A task submits its job", "submit", _submit),
-    Role("credentials", "A task fetches its token", "token", _submit),
+    Role("credentials", "A task fetches its token", "token", _submit, (*ONCE, *LASTING)),
     Role("poll", "A task asks for the state of its job", "status", _poll),
     Role("kill", "A killed task cancels its job", "cancel", _kill),
     Role("deferred", "A deferred task waits", "status", _deferred),
