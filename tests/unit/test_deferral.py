@@ -89,9 +89,9 @@ class TestSubmit:
         dli_local.will(run_for=60)
         airflow_says(state)
         task = task_of(DliSubmitSqlJobOperator, sql="select 1")
+        began = time.monotonic()
         # Airflow tells the task a second later.
         threading.Timer(1, task.on_kill).start()
-        began = time.monotonic()
         with pytest.raises(DliTaskKilledError):
             execute(task, context)
         assert 1 <= time.monotonic() - began < 10

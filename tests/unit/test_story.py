@@ -72,7 +72,7 @@ _PLACEHOLDERS = [
     (re.compile(r"\b\d+\.\d s\b"), "n s"),
     (re.compile(r"\b\d+ s  "), "n s  "),
 ]
-_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b1000\d\d\b")
+_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b|\b10\d{4}\b")
 
 
 class Log:
