@@ -52,7 +52,7 @@ from airflow_provider_dli.sensors.dli import DliJobSensor
 WAREHOUSE = Path(__file__).parent / "warehouse.sql"
 """The tables that the pages speak of."""
 
-_TIME_LIMIT = 240
+_TIME_LIMIT = 600
 
 
 def is_test(block: Block) -> bool:
