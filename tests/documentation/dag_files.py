@@ -162,7 +162,7 @@ def read(folder: Path, home: Path, python: str = sys.executable, *, run: bool = 
     :param run: Whether to run each DAG to its end, too.
     :param settings: Variables of its environment.
     """
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHONPATH"))}
     env |= {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),

@@ -111,7 +111,10 @@ class TestShell:
         for words in (shlex.split(line, comments=True) for line in text.splitlines()):
             if "dli-local" in words:
                 arguments = words[words.index("dli-local") + 1 :]
-                found = cli._parser(arguments[0]).parse_args(arguments)
+                try:
+                    found = cli._parser(arguments[0]).parse_args(arguments)
+                except SystemExit:
+                    pytest.fail(f"{block.where}: dli-local {shlex.join(arguments)}")
                 Settings(**dict(getattr(found, "set", ())))
 
 
@@ -179,12 +182,13 @@ class TestParameters:
         for table in self.TABLES:
             names = [name for row in table.rows[1:] for name in re.findall(r"`(\w+)`", row[0])]
             named[table.page, operator_of(table)].update(names)
+        # Those of all operators may be told of anywhere on the page of an operator, or in a table of their own.
+        of_all = {name for (_, operator), names in named.items() if operator is None for name in names}
         wrong = []
         for (page, operator), names in named.items():
             cls = DOCUMENTED.get(operator)
             known = set.union(*map(parameters_of, cls.__mro__)) if cls else self.COMMON
-            # Those of all operators may be told of anywhere on the page.
-            inherited = {name for name in self.COMMON & known if f"`{name}`" not in page.read_text()}
+            inherited = {name for name in self.COMMON & known - of_all if f"`{name}`" not in page.read_text()}
             missing = (parameters_of(cls) - self.COMMON | inherited if cls else set()) - names.keys()
             where = f"{page.relative_to(PROJECT)}: {operator}"
             wrong += [f"{where} has no {name}" for name in sorted(missing)]
