@@ -98,7 +98,8 @@ def write_dags(folder: Path) -> dict[str, str]:
         (folder / example.name).write_text(example.read_text())
         origins[example.name] = f"example_dags/{example.name}"
     for block in run_blocks():
-        dag_id = re.sub(r"\W", "_", f"{block.page.stem}_line_{block.line}").lower()
+        page = block.page.relative_to(PROJECT).with_suffix("")
+        dag_id = re.sub(r"\W", "_", f"{page}_line_{block.line}").lower()
         (folder / f"{dag_id}.py").write_text(block.text if is_file(block) else _wrapped(block, dag_id))
         origins[f"{dag_id}.py"] = block.where
     return origins
