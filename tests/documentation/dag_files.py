@@ -52,7 +52,7 @@ from airflow_provider_dli.sensors.dli import DliJobSensor
 WAREHOUSE = Path(__file__).parent / "warehouse.sql"
 """The tables that the pages speak of."""
 
-_TIME_LIMIT = 240
+_TIME_LIMIT = 600
 
 
 def is_test(block: Block) -> bool:
@@ -98,7 +98,8 @@ def write_dags(folder: Path) -> dict[str, str]:
         (folder / example.name).write_text(example.read_text())
         origins[example.name] = f"example_dags/{example.name}"
     for block in run_blocks():
-        dag_id = re.sub(r"\W", "_", f"{block.page.stem}_line_{block.line}").lower()
+        page = block.page.relative_to(PROJECT).with_suffix("")
+        dag_id = re.sub(r"\W", "_", f"{page}_line_{block.line}").lower()
         (folder / f"{dag_id}.py").write_text(block.text if is_file(block) else _wrapped(block, dag_id))
         origins[f"{dag_id}.py"] = block.where
     return origins
@@ -162,7 +163,7 @@ def read(folder: Path, home: Path, python: str = sys.executable, *, run: bool = 
     :param run: Whether to run each DAG to its end, too.
     :param settings: Variables of its environment.
     """
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHONPATH"))}
     env |= {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),

@@ -115,7 +115,10 @@ class TestShell:
         for words in (shlex.split(line, comments=True) for line in text.splitlines()):
             if "dli-local" in words:
                 arguments = words[words.index("dli-local") + 1 :]
-                found = cli._parser(arguments[0]).parse_args(arguments)
+                try:
+                    found = cli._parser(arguments[0]).parse_args(arguments)
+                except SystemExit:
+                    pytest.fail(f"{block.where}: dli-local {shlex.join(arguments)}")
                 Settings(**dict(getattr(found, "set", ())))
 
 

@@ -50,10 +50,15 @@ def values_of(table: exp.Table) -> dict[str, exp.Expr]:
     """
     What PARTITION says: the value of each of its columns, by name in lower case; empty without it.
 
-    :raises NotSupportedError: for a column without a value, whose partitions follow from the rows.
+    :raises NotSupportedError: for a column without a constant value, whose partitions follow from the rows.
     """
     partition = table.args.get("partition")
     found = partition.expressions if partition is not None else []
-    if not all(isinstance(each, exp.EQ) for each in found):
+    if not all(isinstance(each, exp.EQ) and _is_constant(each.expression) for each in found):
         raise NotSupportedError(table.sql("spark")[:200])
     return {each.this.name.lower(): each.expression for each in found}
+
+
+def _is_constant(value: exp.Expr) -> bool:
+    inner = value.this if isinstance(value, exp.Cast | exp.Neg) else value
+    return isinstance(inner, exp.Literal | exp.Null | exp.Boolean)
