@@ -218,7 +218,7 @@ class Found:
             where = f"{origins[dag['file']]}: DAG {dag['dag_id']}"
             assert dag["start_date"] or not dag["scheduled"], f"{where} has a schedule and no start_date"
             assert not (dag["scheduled"] and dag["catchup"]), f"{where} runs for all days since its start"
-            for run in filter(None, (dag.get("run"), dag.get("manual_run"))):
+            for run in filter(None, map(dag.get, ("run", "manual_run", "run_without_date"))):
                 days = set(re.findall(r"\d{4}-\d\d-\d\d", run["statements"]))
                 dated += bool(days)
                 assert days <= {run["day_before"]}, f"{where} loads {days}, not the day that has just ended"

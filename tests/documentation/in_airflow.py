@@ -76,6 +76,8 @@ def _facts(dag: Any) -> dict[str, Any]:
         facts["run"] = _rendered(dag, info.run_after, info.data_interval, info.logical_date)
         now = pendulum.now("UTC")
         facts["manual_run"] = _rendered(dag, now, timetable.infer_manual_data_interval(run_after=now), now)
+        if not hasattr(dag, "get_run_data_interval"):  # since Airflow 3, a run may have no date, and so no interval
+            facts["run_without_date"] = _rendered(dag, now, None, None)
     return facts
 
 
@@ -87,12 +89,13 @@ def _rendered(dag: Any, run_after: Any, interval: Any, logical_date: Any) -> dic
     except ImportError:  # Airflow 2
         from airflow.macros import ds_add
 
-    context = {
-        "ds": f"{logical_date:%Y-%m-%d}",
-        "data_interval_start": interval.start,
-        "data_interval_end": interval.end,
-        "macros": SimpleNamespace(ds_add=ds_add),
-    }
+    context = {"macros": SimpleNamespace(ds_add=ds_add), "dag_run": SimpleNamespace(run_after=run_after)}
+    if logical_date is not None:
+        context |= {
+            "ds": f"{logical_date:%Y-%m-%d}",
+            "data_interval_start": interval.start,
+            "data_interval_end": interval.end,
+        }
     statements = [
         str(task.render_template([task.sql, getattr(task, "parameters", None)], context))
         for task in dag.tasks
