@@ -81,6 +81,7 @@ def of_line(*values: object, line: str, name: str) -> ParameterSet:
 
 
 # Not by the fixture `line`: pytest would play its tests in between those of the kills, and start each Airflow again.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "of", [of_line(line, line=line, name=f"documentation.{line}") for line in (*OLDER_AIRFLOWS, NEWEST_LINE)]
 )
