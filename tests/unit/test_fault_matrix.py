@@ -21,7 +21,7 @@ from fault_matrix.wire import Certificates, Wire, resolving
 
 from airflow_provider_dli import compat
 from airflow_provider_dli.api import sql
-from airflow_provider_dli.client import client, credentials, exchange
+from airflow_provider_dli.client import client, exchange
 from airflow_provider_dli.client.patience import BOUNDED, Patience
 from airflow_provider_dli.local.handle import LocalDli
 from airflow_provider_dli.tasks import start
@@ -55,10 +55,11 @@ class Grid:
 
     def _play(self, role: Role, fault: Fault) -> Cell | BaseException:
         dli, wire, conn_id = self._places.get()
-        credentials._known.clear()
         run_id = f"run {next(self._numbers)}"
         try:
-            return play(role, fault, Place(dli, wire, conn_id + fault.connection, run_id, self._states, self._log))
+            place = Place(dli, wire, conn_id + fault.connection, run_id, self._states, self._log)
+            place.forget_credentials()
+            return play(role, fault, place)
         except BaseException as problem:
             return problem
         finally:

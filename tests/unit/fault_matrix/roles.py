@@ -90,10 +90,16 @@ class Place:
         """Whether a log says of a job that it may run on."""
         return any(job_id in line and "may still run" in line for line in self.log.getvalue().splitlines())
 
+    def forget_credentials(self) -> None:
+        """Forget what this process knows of the connection: not of others, which other cells are using."""
+        for key in list(credentials._known):
+            if key[1].conn_id == self.conn_id:
+                credentials._known.pop(key, None)
+
     def sweep(self) -> Attempt:
         self.states[self.run_id] = "failed"
         # That credentials are refused is known for a minute only, and in one process.
-        credentials._known.clear()
+        self.forget_credentials()
         task = DliCancelOrphanJobsOperator(
             task_id="sweep", dli_conn_id=self.conn_id, older_than=timedelta(0), poll_interval=0.1
         )
