@@ -95,7 +95,6 @@ function tell(problems) {
 
 // `quiet`: for screen readers, as others see it.
 function say(sentence, { quiet = false } = {}) {
-  $("said").hidden = false;
   $("said").classList.toggle("only-read", quiet);
   $("said").textContent = sentence;
 }
