@@ -118,7 +118,7 @@ async def jobs(
     kinds = [kind_of(kind).name] if kind else list(KINDS)
     try:
         begin = places_of_text(places) if places else beginning(kinds, active=show != "all")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise HTTPException(400, f"places: {error}") from None
     return await in_time(_jobs(Rights(user), conn_id, Deployment.here(), show, others, begin))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from lab.airflow import LocalAirflow
 from lab.jobs_page import chromium, log_in
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Page
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -29,29 +28,21 @@ def page(browser: Browser, airflow: LocalAirflow) -> Page:
 
 
 @pytest.fixture
-def photograph(request: pytest.FixtureRequest) -> Callable[[Page | Locator, str], None]:
-    """Return a function that takes a picture for docs/images, where pytest was told to."""
+def photograph(request: pytest.FixtureRequest) -> Callable[[Page, str, int, int], None]:
+    """Return a function that takes a picture for docs/images, where pytest was told to; with Pillow, of the group `peers`.
 
-    def take(what: Page | Locator, name: str) -> None:
+    What it takes is a tab, the name of the file, and the width and the height of the window.
+    """
+
+    def take(page: Page, name: str, width: int, height: int) -> None:
         if request.config.getoption("--write-screenshots"):
-            (IMAGES / f"{name}.png").write_bytes(packed(what.screenshot()))
+            from PIL import Image
+
+            before = page.viewport_size
+            page.set_viewport_size({"width": width, "height": height})
+            picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+            picture.quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
+            if before:
+                page.set_viewport_size(before)
 
     return take
-
-
-def packed(png: bytes) -> bytes:
-    """The same picture, packed as tightly as zlib can: Chromium is in a hurry."""
-    signature, position, pixels, chunks = png[:8], 8, b"", []
-    while position < len(png):
-        (length,) = struct.unpack(">I", png[position : position + 4])
-        kind, data = png[position + 4 : position + 8], png[position + 8 : position + 8 + length]
-        position += length + 12
-        if kind == b"IDAT":
-            pixels += data
-        else:
-            chunks.append((kind, data))
-    # All pixels stand right before the end.
-    chunks.insert(-1, (b"IDAT", zlib.compress(zlib.decompress(pixels), 9)))
-    return signature + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )

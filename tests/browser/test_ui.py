@@ -14,6 +14,8 @@ from lab.airflow import LocalAirflow
 from lab.jobs_page import JobsPage, log_in, running
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from airflow_provider_dli.api.kinds import KINDS
+from airflow_provider_dli.api.spark import SparkWork
 from airflow_provider_dli.get_provider_info import get_provider_info
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.identity import Identity
@@ -42,7 +44,7 @@ class TestConnectionForm:
         expect(form.locator("input[name=password]")).to_have_attribute("type", "password")
         expect(form.locator("[name=schema]")).to_have_count(0)
 
-    def test_the_fields_of_dli(self, page: Page, photograph: Callable[[Page | Locator, str], None]) -> None:
+    def test_the_fields_of_dli(self, page: Page, photograph: Callable[[Page, str, int, int], None]) -> None:
         form = open_form(page, "looked_at")
         extra = open_extra_fields(form)
         shown = extra.inner_text()
@@ -52,7 +54,7 @@ class TestConnectionForm:
         expect(form.locator("input[name=element_security_token]")).to_have_attribute("type", "password")
         masked = form.locator("input[type=password]").evaluate_all("inputs => inputs.map(input => input.name)")
         assert set(masked) == {"password", "element_security_token"}
-        photograph(form, "connection-form")
+        photograph(page, "connection-form", 1000, 760)
 
     @pytest.mark.matrix
     def test_authentication_is_a_choice(self, page: Page) -> None:
@@ -116,6 +118,27 @@ class TestTask:
 
 
 class TestJobsPage:
+    @pytest.mark.matrix
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_it_looks_like_the_page_around(
+        self,
+        theme: Literal["light", "dark"],
+        browser: Browser,
+        airflow: LocalAirflow,
+        scenery: None,
+        orphan: str,
+        photograph: Callable[[Page, str, int, int], None],
+    ) -> None:
+        page = log_in(browser, airflow, color_scheme=theme)
+        jobs = JobsPage(page)
+        jobs.open()
+        expect(jobs.row(orphan)).to_contain_text("orphan")
+        background = "() => getComputedStyle(document.body).backgroundColor"
+        around = page.evaluate(background.replace("document.body", "document.documentElement"))
+        assert jobs.frame.locator("body").evaluate(background) == around
+        photograph(page, f"jobs-page-{theme}", 1320, 480)
+        page.close()
+
     @pytest.mark.matrix
     def test_a_run_that_is_marked_as_failed_cancels_its_job(
         self, page: Page, airflow: LocalAirflow, dli: LocalDli, by_hand: str
@@ -207,35 +230,33 @@ class TestJobsPage:
         page.keyboard.press("Enter")
         expect(jobs.frame.get_by_role("alert")).to_have_text("There is no connection 'of_nothing' of type dli.")
 
-    @pytest.mark.matrix
-    @pytest.mark.parametrize("theme", ["light", "dark"])
-    def test_it_looks_like_the_page_around(
-        self,
-        theme: Literal["light", "dark"],
-        browser: Browser,
-        airflow: LocalAirflow,
-        orphan: str,
-        photograph: Callable[[Page | Locator, str], None],
-    ) -> None:
-        page = log_in(browser, airflow, color_scheme=theme, viewport={"width": 1280, "height": 480})
-        jobs = JobsPage(page)
-        jobs.open()
-        expect(jobs.row(orphan)).to_contain_text("orphan")
-        background = "() => getComputedStyle(document.body).backgroundColor"
-        around = page.evaluate(background.replace("document.body", "document.documentElement"))
-        assert jobs.frame.locator("body").evaluate(background) == around
-        photograph(page, f"jobs-page-{theme}")
-        page.close()
+
+@pytest.fixture(scope="module")
+def scenery(airflow: LocalAirflow, dli: LocalDli, by_hand: str) -> Iterator[None]:
+    """A DAG run whose job runs on, and jobs that are over, of several kinds."""
+    dli.will(matching="browser_sales", run_for=1000)
+    airflow.api.wait_for_dag("browser")
+    run_id = airflow.api.trigger("browser")
+    dli.wait_until(lambda dli: running(dli, "browser_sales"), timeout=60)
+    with dli.as_connection("left_behind"):
+        hook = DliHook("left_behind")
+        dli.will(kind="spark", run_for=0)
+        batch = SparkWork(file="group/sessions.jar", spark_version="2.4.5", queue_name="default")
+        hook.send(KINDS["spark"].create(batch, identity_of("clickstream", "sessionise")))
+        dli.will(matching="overdrawn", then="FAILED", message="DLI.0005: AnalysisException: Table not found: overdrawn")
+        hook.submit_sql_job("SELECT * FROM overdrawn", tags=identity_of("accounts", "check").tags())
+        dli.wait_until(lambda dli: all(job.status != "RUNNING" for job in dli.jobs() if "overdrawn" in job.statement))
+    yield
+    airflow.api.mark_dag_run("browser", run_id, "failed")
+    airflow.api.wait_for_state("browser", run_id)
 
 
-@pytest.fixture
-def orphan(request: pytest.FixtureRequest, dli: LocalDli) -> Iterator[str]:
-    """A job whose task instance is gone from Airflow, and that is an hour old; a parameter is the name of its DAG."""
-    name = getattr(request, "param", "nightly_revenue")
-    mine = Identity(
-        dag_id=name,
+def identity_of(dag_id: str, task_id: str) -> Identity:
+    """Whose a job is that no task of this Airflow has submitted."""
+    return Identity(
+        dag_id=dag_id,
         run_id="scheduled__2026-11-22T00:00:00+00:00",
-        task_id="load",
+        task_id=task_id,
         map_index=-1,
         statement_index=0,
         generation="1.1",
@@ -244,6 +265,12 @@ def orphan(request: pytest.FixtureRequest, dli: LocalDli) -> Iterator[str]:
         work="",
         deployment="tests",
     )
+
+
+@pytest.fixture
+def orphan(request: pytest.FixtureRequest, dli: LocalDli) -> Iterator[str]:
+    """A job whose task instance is gone from Airflow, and that is an hour old; a parameter is the name of its DAG."""
+    mine = identity_of(getattr(request, "param", "nightly_revenue"), "load")
     dli.will(matching="left behind", run_for=1000)
     with dli.as_connection("left_behind"):
         hook = DliHook("left_behind")

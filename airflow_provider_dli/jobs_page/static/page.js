@@ -33,7 +33,7 @@ async function call(path, options = {}) {
   }
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return body;
-  if (answer.status === 401) throw new Error("Your session is over. Reload the page to log in again.");
+  if (answer.status === 401) throw Object.assign(new Error("Your session is over. Reload the page to log in again."), { status: 401 });
   const said = typeof body.detail === "string" ? body.detail : `Airflow answered ${answer.status}. Its log says why.`;
   throw Object.assign(new Error(said), { status: answer.status });
 }
@@ -240,6 +240,7 @@ async function watch(mine) {
     try {
       mine.row = await call(`api/job?${jobOf(mine.row)}`);
     } catch (error) {
+      if ([401, 403].includes(error.status)) break;
       if (error.status === 404) mine.row = { ...mine.row, status: "deleted", state: "CANCELLED", is_active: false, may_cancel: false };
     }
     if (connection === wanted.connection) render();
