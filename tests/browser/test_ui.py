@@ -146,7 +146,7 @@ class TestJobsPage:
         dli.will(matching="browser_sales", run_for=1000)
         airflow.api.wait_for_dag("browser")
         run_id = airflow.api.trigger("browser")
-        job_id = dli.wait_until(lambda dli: running(dli, "browser_sales"), timeout=60)
+        job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
         jobs = JobsPage(page)
         jobs.open(by_hand)
         row = jobs.row(job_id)
@@ -187,6 +187,8 @@ class TestJobsPage:
         # It stays in sight, though it is no orphan any more.
         expect(row).to_contain_text("CANCELLED")
         expect(jobs.frame.get_by_role("status")).to_have_text(f"SQL job {orphan} is CANCELLED.")
+        # Its button is gone.
+        expect(jobs.frame.get_by_role("main")).to_be_focused()
         assert dli.job(orphan).status == "CANCELLED"
 
     def test_a_viewer_can_look_only(self, browser: Browser, airflow: LocalAirflow, dli: LocalDli, orphan: str) -> None:
@@ -237,7 +239,7 @@ def scenery(airflow: LocalAirflow, dli: LocalDli, by_hand: str) -> Iterator[None
     dli.will(matching="browser_sales", run_for=1000)
     airflow.api.wait_for_dag("browser")
     run_id = airflow.api.trigger("browser")
-    dli.wait_until(lambda dli: running(dli, "browser_sales"), timeout=60)
+    dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
     with dli.as_connection("left_behind"):
         hook = DliHook("left_behind")
         dli.will(kind="spark", run_for=0)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect, sync_playwright
 
+from airflow_provider_dli.identity import RUN, escape
 from airflow_provider_dli.local.handle import LocalDli
 from lab.airflow import LocalAirflow
 
@@ -90,11 +91,11 @@ class JobsPage:
 
 def check(airflow: LocalAirflow, dli: LocalDli, run_id: str) -> None:
     """See the job of a run of the DAG `sweep_once` on the page, follow it to its task, and cancel it; a viewer cannot."""
-    dag_id, task_id, statement = "sweep_once", "job", f"'sweep {run_id}'"
+    dag_id, task_id = "sweep_once", "job"
     airflow.api.wait_for_dag(dag_id)
-    dli.will(matching=statement, run_for=1000)
+    dli.will(matching=f"'sweep {run_id}'", run_for=1000)
     airflow.api.trigger(dag_id, run_id=run_id)
-    job_id = dli.wait_until(lambda dli: running(dli, statement), timeout=60)
+    job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
     with chromium() as browser:
         viewer = JobsPage(log_in(browser, airflow, "viewer"))
         viewer.open()
@@ -113,7 +114,7 @@ def check(airflow: LocalAirflow, dli: LocalDli, run_id: str) -> None:
     airflow.api.mark_dag_run(dag_id, run_id, "failed")
 
 
-def running(dli: LocalDli, statement: str) -> str | None:
-    """The job that runs a statement with this piece."""
-    found = [job.job_id for job in dli.jobs() if statement in job.statement and job.status == "RUNNING"]
-    return found[0] if found else None
+def running(dli: LocalDli, run_id: str) -> str | None:
+    """The running job of a DAG run."""
+    found = [job for job in dli.jobs() if job.tags.get(RUN) == escape(run_id) and job.status == "RUNNING"]
+    return found[0].job_id if found else None

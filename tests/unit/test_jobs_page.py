@@ -296,6 +296,18 @@ class TestMany:
         assert calls[:1] == [1]
         assert calls[-1] == 3
 
+    @pytest.mark.matrix  # half a minute, most of it to submit them
+    def test_thousands_are_as_quick_as_a_few(self, as_, dli_local):
+        dli_local.will(times=5_000)
+        hook = DliHook()
+        for _ in range(5_000):
+            hook.submit_sql_job("SELECT 1", tags=MINE.tags())
+        began = time.monotonic()
+        assert len(as_("viewer").jobs()["rows"]) == 50
+        print(f"{time.monotonic() - began:.2f} s")
+        assert time.monotonic() - began < 3
+        assert sorted(lists(dli_local)) == ["flink_list", "list", "spark_list"]
+
     def test_who_may_see_few_of_them_goes_on_until_there_are_enough(self, as_, many, monkeypatch):
         only(monkeypatch, {"dag_1"})
         found = as_("viewer").jobs(kind="sql")
@@ -364,6 +376,14 @@ class TestProblems:
             assert "mistyped-secret" not in answer.text
         # Each attempt counts towards the lock of the account.
         assert len(dli_local.requests(call="token")) == 1
+
+    def test_a_refused_key_is_sent_once(self, as_, dli_local, monkeypatch):
+        client = as_("viewer")
+        wrong = {**dli_local.connection("ak_sk"), "password": "mistyped"}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{client.conn_id.upper()}", json.dumps(wrong))
+        assert client.get("api/jobs", show="active").status_code == 502
+        # A few wrong signatures lock the key.
+        assert len(dli_local.requests()) == 1
 
     def test_a_kind_that_the_user_of_the_connection_may_not_list_does_not_hide_the_others(self, as_, submit, dli_local):
         job_id = submit()
@@ -439,6 +459,8 @@ class TestCancel:
         job_id = submit()
         airflow_has("running")
         client = as_("user")
+        # What was shown a moment ago must not be shown again.
+        assert client.rows()[job_id]["status"] == "RUNNING"
         with caplog.at_level("INFO"):
             answer = client.cancel(job_id)
         assert answer.json() == {"outcome": f"SQL job {job_id}: DLI accepted the cancel."}

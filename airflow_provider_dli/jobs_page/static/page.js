@@ -190,7 +190,7 @@ const MAKERS = {
   state: (value, state) => element("span", value, { className: `badge state-${state}` }),
   time: (value, moment) => element("time", value, { dateTime: moment ?? "", title: moment ?? "" }),
   place: (value, address) => (address ? element("a", value, { href: new URL(address, ROOT) }) : element("span", value)),
-  cancel: (title, asked) => element("button", asked ? "Cancelling" : "Cancel", { type: "button", ariaLabel: `Cancel ${title}`, disabled: asked }),
+  cancel: (title, asked) => element("button", asked ? "Cancelling" : "Cancel", { type: "button", ariaLabel: `Cancel ${title}`, ariaDisabled: String(asked) }),
 };
 
 function make([maker, ...values], column, row) {
@@ -322,7 +322,8 @@ function listen() {
   $("newer").onclick = () => show({}, { from: places.slice(0, -1) });
   $("jobs").onclick = (event) => {
     const button = event.target.closest("button");
-    if (button) ask(rowAt(button));
+    // Not `disabled`, for that takes the focus away.
+    if (button?.ariaDisabled === "false") ask(rowAt(button));
   };
   $("ask-no").onclick = () => $("ask").close();
   document.addEventListener("click", openOutside);
