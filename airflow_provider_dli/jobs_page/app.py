@@ -19,9 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_dli import DEFAULT_CONN_ID
 from airflow_provider_dli.api.kinds import KINDS, kind_of
 from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliValueError
+from airflow_provider_dli.job import Job
 from airflow_provider_dli.jobs_page import cancel
 from airflow_provider_dli.jobs_page.access import Rights, foreign
 from airflow_provider_dli.jobs_page.lists import (
+    Places,
     Reading,
     Shared,
     beginning,
@@ -124,7 +126,7 @@ async def jobs(
 
 
 async def _jobs(
-    rights: Rights, conn_id: str, deployment: Deployment, show: str, others: bool, begin: Any
+    rights: Rights, conn_id: str, deployment: Deployment, show: str, others: bool, begin: Places
 ) -> dict[str, Any]:
     view = await run_in_threadpool(View, rights, conn_id, deployment)
     others = others and view.may_see_others
@@ -177,7 +179,7 @@ _NEEDED = {
 }
 
 
-async def _look(rights: Rights, conn_id: str, kind: str, job_id: str) -> tuple[Any, Row]:
+async def _look(rights: Rights, conn_id: str, kind: str, job_id: str) -> tuple[Job, Row]:
     found = await _shared.get((conn_id, "job", kind, job_id), lambda: cancel.look(conn_id, kind, job_id))
     row = await run_in_threadpool(cancel.row_of, rights, conn_id, found)
     if row is None:

@@ -81,7 +81,7 @@ class Shared:
             # When nobody has waited long enough, nobody hears of its error.
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._found[key] = task, float("inf")
-        # Shielded: others may wait for the same.
+        # When this request ends, the task goes on: others may wait for the same.
         done, _ = await asyncio.wait([task], timeout=WITHIN)
         if not done:
             raise DliTemporaryError(f"No complete answer within {WITHIN:.0f} s.")
@@ -192,8 +192,8 @@ class Reading:
 
     @property
     def places(self) -> Places:
-        """Where to go on: lists that are read to their end are not in it."""
-        return self._places
+        """Where to go on: lists that are read to their end, or that cannot be read, are not in it."""
+        return {each: place for each, place in self._places.items() if each not in self.problems}
 
     async def begin(self) -> None:
         """

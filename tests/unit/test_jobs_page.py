@@ -392,6 +392,7 @@ class TestProblems:
         assert [row["id"] for row in found["rows"]] == [job_id]
         [problem] = found["problems"]
         assert problem.startswith("list of Spark batches failed")
+        assert found["next"] is None
 
     @pytest.mark.parametrize(
         "connection", [None, {"conn_type": "http", "host": "https://example.org", "password": "x"}]
