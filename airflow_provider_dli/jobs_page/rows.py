@@ -10,8 +10,8 @@ from urllib.parse import quote
 from airflow_provider_dli import compat, identity, machine
 from airflow_provider_dli.identity import MAX_VALUE
 from airflow_provider_dli.jobs_page.access import Rights
-from airflow_provider_dli.sweep.verdict import OLDER_THAN, Candidate, Verdict, exempt, judge, submitter, superseded
-from airflow_provider_dli.task_instances import GONE, TaskInstanceKey
+from airflow_provider_dli.sweep.verdict import Candidate, Verdict, exempt, judge, submitter, superseded
+from airflow_provider_dli.task_instances import GONE, OLDER_THAN, TaskInstanceKey
 from airflow_provider_dli.text import clean, in_words
 
 if TYPE_CHECKING:

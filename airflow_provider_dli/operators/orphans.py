@@ -12,7 +12,7 @@ from airflow_provider_dli.api import checks
 from airflow_provider_dli.api.kinds import KINDS, kind_of
 from airflow_provider_dli.exceptions import DliError, DliValueError
 from airflow_provider_dli.operators.base import DliOperator
-from airflow_provider_dli.sweep.verdict import OLDER_THAN
+from airflow_provider_dli.task_instances import OLDER_THAN
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

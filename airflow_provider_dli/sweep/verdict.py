@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
 
 
-#: Younger jobs are left alone: what has just killed a task may be about to cancel its job.
-OLDER_THAN = timedelta(minutes=5)
-
-
 class Verdict(StrEnum):
     """What becomes of an active job."""
 
