@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from airflow import __version__ as airflow_version
 
-from airflow_provider_dli.task_instances import without_number
+from airflow_provider_dli.task_instances import TaskInstanceKey, without_number
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection, Context, XComArg
-
-    from airflow_provider_dli.task_instances import TaskInstanceKey
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -32,6 +30,9 @@ AIRFLOW = tuple(int(number) for number in airflow_version.split(".")[:2])
 
 #: Whether Airflow calls ``on_kill`` of a trigger; where it does not, the trigger has to find out by itself.
 TRIGGERS_ARE_TOLD_OF_KILLS = AIRFLOW >= (3, 3)
+
+#: Whether a plugin can add a page to the UI.
+HAS_EXTERNAL_VIEWS = AIRFLOW >= (3, 1)
 
 #: Whether a try with the number 1 is the first. Airflow 2 may lose count when it finds a lost task twice.
 TRY_1_IS_THE_FIRST = AIRFLOW >= (3, 0)
@@ -148,6 +149,72 @@ def _task_states_in_database(
             TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state
         ).filter(TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids), TaskInstance.task_id.in_(task_ids))
         return {(run_id, task_id, map_index): state for run_id, task_id, map_index, state in rows}
+
+
+def task_states_in_database(keys: Collection[TaskInstanceKey]) -> dict[TaskInstanceKey, str | None]:
+    """
+    Look up the states of task instances, in a process that may use Airflow's database: the api-server.
+
+    What is gone is not in the answer; a state of None means that it is yet to be scheduled.
+    """
+    from airflow.models import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select, tuple_
+
+    if not keys:
+        return {}
+    columns = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
+    wanted = select(*columns, TaskInstance.state).where(tuple_(*columns).in_([tuple(key) for key in keys]))
+    with create_session() as session:
+        return {TaskInstanceKey(*row[:-1]): row[-1] for row in session.execute(wanted)}
+
+
+def connections_in_database(conn_type: str) -> list[str]:
+    """Return the ids of the connections of a type that are in Airflow's database, in their order; of the api-server."""
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    wanted = select(Connection.conn_id).where(Connection.conn_type == conn_type).order_by(Connection.conn_id)
+    with create_session() as session:
+        return [str(conn_id) for conn_id in session.scalars(wanted)]
+
+
+def team_of_dag(dag_id: str) -> str | None:
+    """Return the team that a DAG belongs to; None where Airflow has no teams. Of the api-server."""
+    from airflow.models.dag import DagModel
+
+    return DagModel.get_team_name(dag_id) if _has_teams() else None
+
+
+def team_of_connection(conn_id: str) -> str | None:
+    """Return the team that a connection belongs to; None where Airflow has no teams. Of the api-server."""
+    from airflow.models import Connection
+
+    return Connection.get_team_name(conn_id) if _has_teams() else None
+
+
+def _has_teams() -> bool:
+    from airflow.providers.common.compat.sdk import conf
+
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
+def write_audit_log(event: str, user: str, extra: str, key: TaskInstanceKey | None) -> None:
+    """
+    Add a line to Airflow's audit log; of the api-server.
+
+    :param event: What was done.
+    :param user: Who did it.
+    :param extra: More about it.
+    :param key: The task instance that it is about; None when it is about none.
+    """
+    from airflow.models import Log
+    from airflow.utils.session import create_session
+
+    about = key._asdict() if key else {}
+    with create_session() as session:
+        session.add(Log(event, owner=user, owner_display_name=user, extra=extra, **about))
 
 
 def connection_form(connection_type: Mapping[str, Any]) -> dict[str, Any]:

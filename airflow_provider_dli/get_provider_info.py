@@ -195,7 +195,16 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "production",
                         "default": None,
-                    }
+                    },
+                    "jobs_page": {
+                        "description": (
+                            "Whether Airflow's UI has the page *DLI jobs*, in the menu *Browse* (Airflow 3.1 or newer)."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "True",
+                    },
                 },
             }
         },

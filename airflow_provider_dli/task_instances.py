@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -10,6 +11,9 @@ from urllib.parse import quote
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 #: The state of a task instance that Airflow does not know: it was deleted, alone, with its run or with its DAG.
 GONE = "gone"
+
+#: Younger jobs are no orphans: what has just ended a task instance may be about to cancel its job.
+OLDER_THAN = timedelta(minutes=5)
 
 # How many characters of ids one question holds: it becomes a URL, and some proxies take no more than 8 KB.
 _CHARACTERS = 4000

@@ -61,6 +61,8 @@ def airflow(
     # With a key, as no password that is typed into a form may be found in the database.
     key = Fernet.generate_key().decode()
     settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key, "dli.deployment": "tests"}
+    # Two that may do different things on the page DLI jobs.
+    settings["core.simple_auth_manager_users"] = "admin:admin,viewer:viewer"
     settings["email.email_backend"] = "lab.email_notes.note"
     # A dozen cases of the kill matrix side by side, and one to spare: each worker is a process.
     settings["core.parallelism"] = 16
@@ -78,6 +80,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the kill matrix measures into docs/kill-guarantees.md",
     )
+    parser.addoption("--write-screenshots", action="store_true", help="write what the browser shows into docs/images")
     parser.addoption(
         "--write-fault-page", action="store_true", help="write what the fault matrix sees into docs/faults.md"
     )

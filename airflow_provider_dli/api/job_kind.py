@@ -96,6 +96,16 @@ class JobPage:
     jobs: list[Job]
     job_count: int
 
+    def is_last(self, page_size: int, shown: int) -> bool:
+        """
+        Whether no page follows.
+
+        :param page_size: Jobs on a full page.
+        :param shown: Number of jobs on this page and all before it.
+        """
+        # DLI may show fewer jobs on a page than it was asked for.
+        return not self.jobs or (len(self.jobs) < page_size and not 0 < shown < self.job_count)
+
 
 @dataclass(frozen=True)
 class JobKind(Generic[W]):

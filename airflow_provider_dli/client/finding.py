@@ -41,9 +41,7 @@ def list_jobs(send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query
                     yield from _wanted(job, send, kind, query)
                 window.add(job.id)
                 oldest = min(filter(None, (oldest, job.start_time)), default=None)
-            # DLI may show fewer jobs on a page than it was asked for.
-            is_last = len(found.jobs) < kind.page_size and not 0 < offset < found.job_count
-            if not found.jobs or is_last or _is_before(found.jobs, query.since):
+            if found.is_last(kind.page_size, offset) or _is_before(found.jobs, query.since):
                 return
         # One more millisecond: whether DLI counts the end itself is not documented.
         earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None

@@ -12,6 +12,7 @@ from airflow_provider_dli.api import checks
 from airflow_provider_dli.api.kinds import KINDS, kind_of
 from airflow_provider_dli.exceptions import DliError, DliValueError
 from airflow_provider_dli.operators.base import DliOperator
+from airflow_provider_dli.task_instances import OLDER_THAN
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -58,7 +59,7 @@ class DliCancelOrphanJobsOperator(DliOperator):
         *,
         kinds: Templated[Sequence[str]] = tuple(KINDS),
         queue_name: Templated[str] | None = None,
-        older_than: timedelta | float = timedelta(minutes=5),
+        older_than: timedelta | float = OLDER_THAN,
         dry_run: bool = False,
         **kwargs: Any,
     ) -> None:

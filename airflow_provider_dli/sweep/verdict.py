@@ -118,6 +118,15 @@ def candidate(job: Job, deployment: str) -> Candidate | None:
     # the deployment: such a job is reported.
     if not job.state.is_active or not identity.fits(job, {identity.DEPLOYMENT: identity.escape(deployment)}):
         return None
+    return submitter(job)
+
+
+def submitter(job: Job) -> Candidate:
+    """
+    Read back who submitted a job, whatever its state and its deployment.
+
+    :param job: A job as DLI lists it.
+    """
     submitted = job.start_time.timestamp() if job.start_time else None
     tags = [job.tags.get(key, "") for key in (identity.DAG, identity.RUN, identity.TASK)]
     names = [identity.unescape(tag) for tag in tags]

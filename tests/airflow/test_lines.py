@@ -1,6 +1,6 @@
 """
 All lines of Airflow, the older ones each from an environment of its own, two at a time: every DAG of the documentation and every
-example DAG runs to its end. On the older ones, kills of a running task, too.
+example DAG runs to its end. On the older ones, kills of a running task, Airflow's SQL operators, and the page *DLI jobs*, too.
 
 ``pytest -m matrix -n 2 tests/airflow/test_lines.py``, with uv on the machine, and PostgreSQL for the kills. The environments stay for
 the next time in the folder that ``DLI_AIRFLOW_LINES`` names.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +24,15 @@ from kill_matrix import verdict
 from kill_matrix.cases import Case
 from kill_matrix.lines import SETTINGS, cases_of
 from kill_matrix.stage import Outcome, Stage
+from lab import jobs_page
 from lab.airflow import QUICK, LocalAirflow
 from lab.older_airflows import NEWEST_LINE, OLDER_AIRFLOWS, install
 from lab.postgres import Postgres, path
 
 from airflow_provider_dli.local.handle import LocalDli
+
+# The lines that have the page *DLI jobs*.
+WITH_PAGE = ("3.1", "3.2")
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1200)]
 
@@ -57,6 +62,7 @@ def airflow(
         shutil.copy(Path(__file__).parent / "dags" / name, dags)
     env = {**dli.connection_env(), **canaries(dli)}
     settings = {**QUICK, **SETTINGS.get(line, {}), "core.parallelism": 16, "dli.deployment": "lines"}
+    settings["core.simple_auth_manager_users"] = "admin:admin,viewer:viewer"
     with (
         Postgres() as database,
         LocalAirflow(dags, python=python, sql_alchemy_conn=database.url, env=env, settings=settings) as airflow,
@@ -69,7 +75,7 @@ def outcomes(request: pytest.FixtureRequest, line: str, airflow: LocalAirflow, d
     """What came of the cases of this line that were asked for, played side by side."""
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     params = [call.params for call in calls if call and "case" in call.params]
-    cases = [each["case"] for each in params if each["line"] == line and each["case"]]
+    cases = [each["case"] for each in params if each["line"] == line and isinstance(each["case"], Case)]
     # The other line has its cases at the same time.
     with Stage(airflow, dli, side_by_side=8) as stage:
         return stage.play(cases)
@@ -96,21 +102,39 @@ def test_every_dag_of_the_documentation_runs(of: str, lines: Path, bytecode: Non
         assert not [job for job in dli.jobs() if job.is_active]
 
 
+@pytest.mark.parametrize("installed", [of_line(line, line=line, name=line) for line in OLDER_AIRFLOWS])
+def test_the_page_dli_jobs_is_there_or_silently_not(installed: str, lines: Path, tmp_path: Path) -> None:
+    code = (
+        "from airflow import plugins_manager as manager; manager.ensure_plugins_loaded();"
+        "[ours] = [each for each in getattr(manager, 'plugins', None) or manager._get_plugins()[0] if each.name == 'dli_jobs'];"
+        "print(len(ours.fastapi_apps), len(getattr(ours, 'external_views', [])))"
+    )
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+    command = [install(installed, lines), "-W", "default", "-c", code]
+    found = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == ("1 1" if installed in WITH_PAGE else "0 0")
+    assert "dli" not in found.stderr
+
+
 # With the kills in one function: pytest starts the Airflow of a line once for each.
 @pytest.mark.parametrize(
     ("line", "case"),
     [
-        of_line(line, case, line=line, name=case.name if case else f"sql-operators.{line}")
+        of_line(line, case, line=line, name=case.name if isinstance(case, Case) else f"{case}.{line}")
         for line in OLDER_AIRFLOWS
-        for case in (*cases_of(line), None)
+        for case in (*cases_of(line), "sql-operators", *(["jobs-page"] if line in WITH_PAGE else []))
     ],
     indirect=["line"],
     scope="module",
 )
-def test_a_kill_or_the_sql_operators_of_airflow(
-    line: str, case: Case | None, outcomes: dict[str, Outcome], airflow: LocalAirflow, dli: LocalDli
+def test_a_kill_or_what_else_needs_an_airflow(
+    line: str, case: Case | str, outcomes: dict[str, Outcome], airflow: LocalAirflow, dli: LocalDli
 ) -> None:
-    if case is None:
-        sql_tools.check(airflow, dli, f"sql_tools_{line.replace('.', '_')}")
-    else:
+    if isinstance(case, Case):
         verdict.check(outcomes[case.name])
+    elif case == "sql-operators":
+        sql_tools.check(airflow, dli, f"sql_tools_{line.replace('.', '_')}")
+    elif shutil.which("chromium"):
+        jobs_page.check(airflow, dli, f"jobs-page~{line}")
+    else:
+        (pytest.fail if os.environ.get("DLI_TEST_NO_SKIP") else pytest.skip)("no Chromium: apt-get install chromium")

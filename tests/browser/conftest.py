@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from lab.airflow import LocalAirflow
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from lab.jobs_page import chromium, log_in
+from playwright.sync_api import Browser, Page
 
-# The last two keep it on this machine.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
-SECONDS = 20
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
 # Not for the whole session: as long as Playwright runs, no other test of the process could run an event loop.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, airflow: LocalAirflow) -> Page:
     """One tab, logged in."""
-    page = browser.new_page(base_url=airflow.url, viewport={"width": 1400, "height": 1500})
-    page.set_default_timeout(SECONDS * 1000)
-    expect.set_options(timeout=SECONDS * 1000)
-    page.goto("/")
-    page.locator("input[name=username]").fill(airflow.username)
-    page.locator("input[name=password]").fill(airflow.password)
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{airflow.url}/")
-    return page
+    return log_in(browser, airflow)
+
+
+@pytest.fixture
+def photograph(request: pytest.FixtureRequest) -> Callable[[Page, str, int, int], None]:
+    """Return a function that takes a picture for docs/images, where pytest was told to; with Pillow, of the group `peers`.
+
+    What it takes is a tab, the name of the file, and the width and the height of the window.
+    """
+
+    def take(page: Page, name: str, width: int, height: int) -> None:
+        if request.config.getoption("--write-screenshots"):
+            from PIL import Image
+
+            before = page.viewport_size
+            page.set_viewport_size({"width": width, "height": height})
+            picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+            picture.quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
+            if before:
+                page.set_viewport_size(before)
+
+    return take

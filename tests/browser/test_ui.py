@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
 from lab.airflow import LocalAirflow
-from playwright.sync_api import Locator, Page, expect
+from lab.jobs_page import JobsPage, log_in, running
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from airflow_provider_dli.api.kinds import KINDS
+from airflow_provider_dli.api.spark import SparkWork
 from airflow_provider_dli.get_provider_info import get_provider_info
+from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.identity import Identity
 from airflow_provider_dli.local.handle import LocalDli
 
 # A mark, as a fixture would skip only after Airflow has been started.
@@ -37,7 +44,7 @@ class TestConnectionForm:
         expect(form.locator("input[name=password]")).to_have_attribute("type", "password")
         expect(form.locator("[name=schema]")).to_have_count(0)
 
-    def test_the_fields_of_dli(self, page: Page) -> None:
+    def test_the_fields_of_dli(self, page: Page, photograph: Callable[[Page, str, int, int], None]) -> None:
         form = open_form(page, "looked_at")
         extra = open_extra_fields(form)
         shown = extra.inner_text()
@@ -47,6 +54,7 @@ class TestConnectionForm:
         expect(form.locator("input[name=element_security_token]")).to_have_attribute("type", "password")
         masked = form.locator("input[type=password]").evaluate_all("inputs => inputs.map(input => input.name)")
         assert set(masked) == {"password", "element_security_token"}
+        photograph(page, "connection-form", 1000, 760)
 
     @pytest.mark.matrix
     def test_authentication_is_a_choice(self, page: Page) -> None:
@@ -107,6 +115,173 @@ class TestTask:
         expect(page.get_by_text(re.compile("SQL job .* is RUNNING"))).to_be_visible()
         # The level's name is also in a menu that is folded up.
         expect(page.get_by_text("WARNING").filter(visible=True)).to_have_count(0)
+
+
+class TestJobsPage:
+    @pytest.mark.matrix
+    @pytest.mark.parametrize("theme", ["light", "dark"])
+    def test_it_looks_like_the_page_around(
+        self,
+        theme: Literal["light", "dark"],
+        browser: Browser,
+        airflow: LocalAirflow,
+        scenery: None,
+        orphan: str,
+        photograph: Callable[[Page, str, int, int], None],
+    ) -> None:
+        page = log_in(browser, airflow, color_scheme=theme)
+        jobs = JobsPage(page)
+        jobs.open()
+        expect(jobs.row(orphan)).to_contain_text("orphan")
+        background = "() => getComputedStyle(document.body).backgroundColor"
+        around = page.evaluate(background.replace("document.body", "document.documentElement"))
+        assert jobs.frame.locator("body").evaluate(background) == around
+        photograph(page, f"jobs-page-{theme}", 1320, 480)
+        page.close()
+
+    @pytest.mark.matrix
+    def test_a_run_that_is_marked_as_failed_cancels_its_job(
+        self, page: Page, airflow: LocalAirflow, dli: LocalDli, by_hand: str
+    ) -> None:
+        dli.will(matching="browser_sales", run_for=1000)
+        airflow.api.wait_for_dag("browser")
+        run_id = airflow.api.trigger("browser")
+        job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
+        jobs = JobsPage(page)
+        jobs.open(by_hand)
+        row = jobs.row(job_id)
+        expect(row).to_contain_text("RUNNING")
+        row.get_by_role("link", name=run_id).click()
+        page.wait_for_url(f"/dags/browser/runs/{quote(run_id)}")
+        page.get_by_role("button", name="Mark Dag Run as...").click()
+        page.get_by_role("menuitem", name="failed").click()
+        page.get_by_role("button", name="Confirm").click()
+        # Opened while the job still runs: its end has to turn up by itself.
+        jobs.open(by_hand)
+        expect(row).to_contain_text("CANCELLED")
+        expect(row.get_by_role("button")).to_have_count(0)
+
+    def test_an_orphan_is_cancelled_with_the_keyboard(self, page: Page, dli: LocalDli, orphan: str) -> None:
+        jobs = JobsPage(page)
+        jobs.open()
+        jobs.show("Orphans")
+        row = jobs.row(orphan)
+        expect(row).to_contain_text("its task instance is gone from Airflow")
+        button = row.get_by_role("button")
+        button.focus()
+        # It refreshes when somebody comes back to the tab.
+        with page.expect_response(lambda answer: "/dli/api/jobs" in answer.url):
+            button.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+        expect(jobs.frame.get_by_role("main")).to_have_attribute("aria-busy", "false")
+        expect(button).to_be_focused()
+        page.keyboard.press("Enter")
+        dialog = jobs.frame.get_by_role("dialog", name=f"Cancel SQL job {orphan}?")
+        expect(dialog).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(button).to_be_focused()
+        assert dli.job(orphan).status == "RUNNING"
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        # It stays in sight, though it is no orphan any more.
+        expect(row).to_contain_text("CANCELLED")
+        expect(jobs.frame.get_by_role("status")).to_have_text(f"SQL job {orphan} is CANCELLED.")
+        # Its button is gone.
+        expect(jobs.frame.get_by_role("main")).to_be_focused()
+        assert dli.job(orphan).status == "CANCELLED"
+
+    def test_a_viewer_can_look_only(self, browser: Browser, airflow: LocalAirflow, dli: LocalDli, orphan: str) -> None:
+        page = log_in(browser, airflow, "viewer")
+        jobs = JobsPage(page)
+        jobs.open()
+        expect(jobs.row(orphan)).to_contain_text("RUNNING")
+        expect(jobs.row(orphan).get_by_role("button")).to_have_count(0)
+        answer = jobs.frame.locator("body").evaluate(
+            """async (_, job) => {
+                const answer = await fetch("api/cancel", {
+                    method: "POST",
+                    headers: {"Content-Type": "application/json", "X-DLI-Jobs-Page": "1"},
+                    body: JSON.stringify({connection: "dli_default", kind: "sql", job}),
+                });
+                return [answer.status, (await answer.json()).detail];
+            }""",
+            orphan,
+        )
+        assert answer == [
+            403,
+            f"You may not cancel SQL job {orphan}: that takes the right to edit the runs of its DAG.",
+        ]
+        assert dli.job(orphan).status == "RUNNING"
+        page.close()
+
+    @pytest.mark.matrix
+    @pytest.mark.parametrize("orphan", ["<img src=x onerror=document.title='run'>\n{{ 1 }}"], indirect=True)
+    def test_names_are_text(self, page: Page, orphan: str) -> None:
+        jobs = JobsPage(page)
+        jobs.open()
+        expect(jobs.row(orphan)).to_contain_text("<img src=x onerror=document.title='run'> {{ 1 }}")
+        expect(jobs.frame.get_by_role("img")).to_have_count(0)
+
+    @pytest.mark.matrix
+    def test_a_problem_is_shown_as_a_sentence(self, page: Page) -> None:
+        jobs = JobsPage(page)
+        jobs.open()
+        jobs.choose_connection("Other connection…")
+        jobs.frame.get_by_label("Connection id").fill("of_nothing")
+        page.keyboard.press("Enter")
+        expect(jobs.frame.get_by_role("alert")).to_have_text("There is no connection 'of_nothing' of type dli.")
+
+
+@pytest.fixture(scope="module")
+def scenery(airflow: LocalAirflow, dli: LocalDli, by_hand: str) -> Iterator[None]:
+    """A DAG run whose job runs on, and jobs that are over, of several kinds."""
+    dli.will(matching="browser_sales", run_for=1000)
+    airflow.api.wait_for_dag("browser")
+    run_id = airflow.api.trigger("browser")
+    dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
+    with dli.as_connection("left_behind"):
+        hook = DliHook("left_behind")
+        dli.will(kind="spark", run_for=0)
+        batch = SparkWork(file="group/sessions.jar", spark_version="2.4.5", queue_name="default")
+        hook.send(KINDS["spark"].create(batch, identity_of("clickstream", "sessionise")))
+        dli.will(matching="overdrawn", then="FAILED", message="DLI.0005: AnalysisException: Table not found: overdrawn")
+        hook.submit_sql_job("SELECT * FROM overdrawn", tags=identity_of("accounts", "check").tags())
+        dli.wait_until(lambda dli: all(job.status != "RUNNING" for job in dli.jobs() if "overdrawn" in job.statement))
+    yield
+    airflow.api.mark_dag_run("browser", run_id, "failed")
+    airflow.api.wait_for_state("browser", run_id)
+
+
+def identity_of(dag_id: str, task_id: str) -> Identity:
+    """Whose a job is that no task of this Airflow has submitted."""
+    return Identity(
+        dag_id=dag_id,
+        run_id="scheduled__2026-11-22T00:00:00+00:00",
+        task_id=task_id,
+        map_index=-1,
+        statement_index=0,
+        generation="1.1",
+        try_number=1,
+        owner="task",
+        work="",
+        deployment="tests",
+    )
+
+
+@pytest.fixture
+def orphan(request: pytest.FixtureRequest, dli: LocalDli) -> Iterator[str]:
+    """A job whose task instance is gone from Airflow, and that is an hour old; a parameter is the name of its DAG."""
+    mine = identity_of(getattr(request, "param", "nightly_revenue"), "load")
+    dli.will(matching="left behind", run_for=1000)
+    with dli.as_connection("left_behind"):
+        hook = DliHook("left_behind")
+        job_id = hook.submit_sql_job("SELECT 'left behind'", tags=mine.tags()).id
+        dli.wait_until(lambda dli: dli.job(job_id).status == "RUNNING")
+        dli.fault("list", "field", times=None, field="start_time", value=int((time.time() - 3600) * 1000))
+        yield job_id
+        dli.clear_faults()
+        hook.cancel_job(job_id)
 
 
 @pytest.fixture(scope="module")

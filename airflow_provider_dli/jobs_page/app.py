@@ -1,0 +1,187 @@
+"""The page over HTTP: its files, the jobs, and the cancel. Below ``/dli`` of Airflow's api-server."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict
+
+from airflow_provider_dli import DEFAULT_CONN_ID
+from airflow_provider_dli.api.kinds import KINDS, kind_of
+from airflow_provider_dli.exceptions import DliError, DliNotFoundError, DliValueError
+from airflow_provider_dli.job import Job
+from airflow_provider_dli.jobs_page import cancel
+from airflow_provider_dli.jobs_page.access import Rights, foreign
+from airflow_provider_dli.jobs_page.lists import (
+    Places,
+    Reading,
+    Shared,
+    beginning,
+    client_of,
+    in_time,
+    places_in_text,
+    places_of_text,
+)
+from airflow_provider_dli.jobs_page.rows import Deployment, Row, View
+from airflow_provider_dli.threads import run_in_thread
+
+# How many jobs one answer holds, at most.
+_JOBS = 50
+# Nothing but our own files, and no page of another origin around it.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'"
+)
+_FILES = Path(__file__).parent / "static"
+_PAGE = "/jobs"
+
+app = FastAPI(title="DLI jobs", docs_url=None, redoc_url=None, openapi_url=None)
+app.mount("/static", StaticFiles(directory=_FILES))
+_shared = Shared()
+
+ConnId = Annotated[str, Query(alias="connection", max_length=250)]
+
+
+class Which(BaseModel):
+    """Body of a cancel: the job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    connection: str
+    kind: str
+    job: str
+
+
+def _require_our_page(request: Request) -> None:
+    if why := foreign(request.headers):
+        raise HTTPException(403, f"Nothing was cancelled, for the request does not come from the page DLI jobs: {why}.")
+
+
+@app.middleware("http")
+async def _with_headers(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    answer = await go_on(request)
+    answer.headers["Content-Security-Policy"] = _POLICY
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Referrer-Policy"] = "same-origin"
+    # A file may be kept, but is asked for anew: a newer release may have another one.
+    answer.headers["Cache-Control"] = "no-cache" if "etag" in answer.headers else "no-store"
+    return answer
+
+
+@app.exception_handler(HTTPException)
+async def _or_log_in(request: Request, error: HTTPException) -> Response:
+    """Answer with the error; who opens the page without having logged in does that first."""
+    mounted_at = str(request.scope.get("root_path", ""))
+    if error.status_code == 401 and request.url.path == f"{mounted_at}{_PAGE}":
+        login = f"{mounted_at.rpartition('/')[0]}/api/v2/auth/login"
+        return RedirectResponse(f"{login}?{urlencode({'next': request.url})}")
+    return await http_exception_handler(request, error)
+
+
+@app.exception_handler(DliError)
+async def _sentence(request: Request, error: DliError) -> Response:
+    """Answer with what the hook says."""
+    statuses = {DliNotFoundError: 404, DliValueError: 400}
+    return JSONResponse({"detail": str(error)}, statuses.get(type(error), 502))
+
+
+@app.get(_PAGE)
+async def page(user: GetUserDep) -> Response:
+    """Return the page; what is on it comes from the calls below."""
+    return FileResponse(_FILES / "page.html")
+
+
+@app.get("/api/choices")
+def choices(user: GetUserDep) -> dict[str, Any]:
+    """Return what there is to choose from: connections and kinds."""
+    return {"connections": Rights(user).connections(), "kinds": list(KINDS)}
+
+
+@app.get("/api/jobs")
+async def jobs(
+    user: GetUserDep,
+    conn_id: ConnId = DEFAULT_CONN_ID,
+    show: Literal["all", "active", "orphans"] = "all",
+    kind: str | None = None,
+    others: bool = False,
+    places: Annotated[str | None, Query(max_length=2000)] = None,
+) -> dict[str, Any]:
+    """Return a page of jobs, newest first; ``places`` is ``next`` of the answer with the jobs before."""
+    kinds = [kind_of(kind).name] if kind else list(KINDS)
+    try:
+        begin = places_of_text(places) if places else beginning(kinds, active=show != "all")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise HTTPException(400, f"places: {error}") from None
+    return await in_time(_jobs(Rights(user), conn_id, Deployment.here(), show, others, begin))
+
+
+async def _jobs(
+    rights: Rights, conn_id: str, deployment: Deployment, show: str, others: bool, begin: Places
+) -> dict[str, Any]:
+    view = await run_in_threadpool(View, rights, conn_id, deployment)
+    others = others and view.may_see_others
+    reading = Reading(_shared, conn_id, {} if others else deployment.tags, begin)
+    rows: list[Row] = []
+    if begin and not (show == "orphans" and deployment.without_orphans):
+        await reading.begin()
+        while len(rows) < _JOBS:
+            found = await reading.next(wanted := _JOBS - len(rows))
+            rows += await run_in_threadpool(view.rows, found, others=others, only_orphans=show == "orphans")
+            if len(found) < wanted:
+                break
+    return {
+        "rows": rows,
+        "next": places_in_text(reading.places),
+        "problems": list(dict.fromkeys(map(str, reading.problems.values()))),
+        "without_orphans": deployment.without_orphans,
+        "may_see_others": view.may_see_others,
+        "console": await _shared.get((conn_id, "console"), lambda: client_of(conn_id).access.connection().console_url),
+    }
+
+
+@app.get("/api/job")
+async def job(user: GetUserDep, conn_id: ConnId, kind: str, job: str) -> Row:
+    """Return one job, such as one that was cancelled a moment ago."""
+    return (await in_time(_look(Rights(user), conn_id, kind, job)))[1]
+
+
+@app.post("/api/cancel", dependencies=[Depends(_require_our_page)])
+async def cancel_job(user: GetUserDep, body: Which) -> dict[str, str]:
+    """Cancel a job, and say what became of it."""
+    rights = Rights(user)
+    found, row = await in_time(_look(rights, body.connection, body.kind, body.job))
+    if found.state.is_active:
+        if not row["may_cancel"]:
+            raise HTTPException(403, f"You may not cancel {found}: {_NEEDED[row['note'] is None]}")
+        stop = partial(cancel.cancel, rights, body.connection, found, is_ours=row["note"] is None)
+        try:
+            outcome = await in_time(run_in_thread(stop))
+        finally:
+            _shared.forget(body.connection)
+    else:
+        outcome = f"it was over before ({found.state})"
+    return {"outcome": f"{found}: {outcome}."}
+
+
+_NEEDED = {
+    True: "that takes the right to edit the runs of its DAG.",
+    False: "it belongs to no DAG of this Airflow, and that takes the right to edit the connection.",
+}
+
+
+async def _look(rights: Rights, conn_id: str, kind: str, job_id: str) -> tuple[Job, Row]:
+    found = await _shared.get((conn_id, "job", kind, job_id), lambda: cancel.look(conn_id, kind, job_id))
+    row = await run_in_threadpool(cancel.row_of, rights, conn_id, found)
+    if row is None:
+        raise HTTPException(403, f"You may not see {found}.")
+    return found, row
