@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import re
 import os
 import subprocess
 import sys
@@ -464,7 +465,7 @@ class TestCancel:
         assert client.rows()[job_id]["status"] == "RUNNING"
         with caplog.at_level("INFO"):
             answer = client.cancel(job_id)
-        assert answer.json() == {"outcome": f"SQL job {job_id}: DLI accepted the cancel."}
+        assert re.fullmatch(rf"SQL job {job_id}: DLI accepted the cancel after [\d.]+ s\.", answer.json()["outcome"])
         assert dli_local.job(job_id).status == "CANCELLED"
         assert client.rows()[job_id]["status"] == "CANCELLED"
         assert f"User user cancels SQL job {job_id}" in caplog.text
