@@ -1,4 +1,5 @@
-"""Load, check, publish: readers of a table see only what has passed the checks.
+"""
+Load, check, publish: readers of a table see only what has passed the checks.
 
 The checks are operators that Airflow brings (apache-airflow-providers-common-sql). With a connection of type dli they
 run in DLI, and a kill cancels their jobs, too.

@@ -1,4 +1,5 @@
-"""Load the partitions of a table side by side: one task instance and one DLI job for each day.
+"""
+Load the partitions of a table side by side: one task instance and one DLI job for each day.
 
 A retry, or a click on *Clear*, is for one day alone.
 """

@@ -1,4 +1,5 @@
-"""Run a job on a queue of its own, which exists for the length of the DAG run only.
+"""
+Run a job on a queue of its own, which exists for the length of the DAG run only.
 
 The queue is deleted when the job has failed or was killed, too: a teardown runs whatever became of the tasks before it.
 """

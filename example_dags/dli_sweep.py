@@ -1,4 +1,5 @@
-"""Cancel the DLI jobs that no task waits for any more, every quarter of an hour.
+"""
+Cancel the DLI jobs that no task waits for any more, every quarter of an hour.
 
 Set the option `[dli] deployment` in Airflow's configuration, then unpause this DAG. For each project that DLI jobs run
 in, it needs a task with a connection to that project.

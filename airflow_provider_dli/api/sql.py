@@ -209,7 +209,6 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
     :param rows: Number of rows, 1 to 1000; DLI's default is 1000.
     :param queue_name: Queue that fetches the rows: that of the job.
     """
-
     return Call(
         f"preview of SQL job {job_id}",
         "GET",

@@ -28,7 +28,8 @@ IDENTITY_HELP = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the console script.
+    """
+    Entry point of the console script.
 
     :returns: The exit code.
     """

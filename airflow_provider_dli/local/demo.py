@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo.
+    """
+    Run the demo.
 
     :returns: 0 if it went well, 1 if not, 2 if it cannot run here, 128 + n after signal n.
     """
@@ -124,7 +125,8 @@ def _port_trouble(port: int) -> str | None:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Turn every signal that ends a program into an exception, so that it ends only after all it has started.
+    """
+    Turn every signal that ends a program into an exception, so that it ends only after all it has started.
 
     A second signal ends it at once; what is left then ends on its own within seconds, as it does when this process is
     killed.
@@ -163,7 +165,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _kill_a_run(airflow: AirflowLauncher, dli: LocalDli, progress: _Progress) -> str | None:
-    """The story of the demo.
+    """
+    The story of the demo.
 
     :returns: What went wrong, as a sentence; None if nothing did.
     """

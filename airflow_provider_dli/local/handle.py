@@ -1,4 +1,5 @@
-"""A running local DLI as tests and continuous integration see it.
+"""
+A running local DLI as tests and continuous integration see it.
 
 ::
 
@@ -33,7 +34,8 @@ T = TypeVar("T")
 
 
 class LocalDli:
-    """A local DLI, started by :meth:`start` or attached to by its URL.
+    """
+    A local DLI, started by :meth:`start` or attached to by its URL.
 
     :param url: Base URL of a running server.
     :param identity: What it was started with; default: environment variables, else the built-in one.
@@ -46,7 +48,8 @@ class LocalDli:
 
     @classmethod
     def start(cls, port: int = 0, *, startup_timeout: float = 30, **settings: Any) -> LocalDli:
-        """Start a server in a process of its own, which ends with this one, however this one ends.
+        """
+        Start a server in a process of its own, which ends with this one, however this one ends.
 
         :param port: 0 picks a free one.
         :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and fields of
@@ -111,7 +114,8 @@ class LocalDli:
         raise LookupError(f"no job {job_id} in {self.url}")
 
     def requests(self, call: str | None = None, since: int = 0) -> list[LocalRequest]:
-        """Requests seen, oldest first, without those to the admin API.
+        """
+        Requests seen, oldest first, without those to the admin API.
 
         :param call: Only requests of this name.
         :param since: Only requests with a greater ``seq``.
@@ -120,7 +124,8 @@ class LocalDli:
         return [request for request in found if call in (None, request.call)]
 
     def will(self, **script: Any) -> None:
-        """Script the next matching jobs instead of running them.
+        """
+        Script the next matching jobs instead of running them.
 
         :param script: ``kind``, ``matching``, ``times``, ``launching_for``, ``run_for``, ``then``, ``message``,
             ``stuck_in``, ``cancel_takes``, ``rows``, ``log``; see
@@ -129,7 +134,8 @@ class LocalDli:
         self._admin("POST", "will", json=script)
 
     def fault(self, call: str, kind: str, times: int | None = 1, **details: Any) -> None:
-        """Let calls go wrong.
+        """
+        Let calls go wrong.
 
         :param call: Name of a call in :mod:`airflow_provider_dli.local.dli.routes`, or ``*`` for every call.
         :param kind: One of :data:`airflow_provider_dli.local.dli.faults.KINDS`.
@@ -143,7 +149,8 @@ class LocalDli:
         self._admin("DELETE", "faults")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Change the given settings and return all of them.
+        """
+        Change the given settings and return all of them.
 
         See :class:`airflow_provider_dli.local.dli.settings.Settings`.
         """
@@ -152,7 +159,8 @@ class LocalDli:
         return dict(self._admin("GET", "settings"))
 
     def restart(self, down_for: float = 0) -> None:
-        """Restart DLI's API, and return once it is back: all connections are cut, and tokens are no longer valid.
+        """
+        Restart DLI's API, and return once it is back: all connections are cut, and tokens are no longer valid.
 
         Jobs run on, as in a cloud. Requests, faults, scripts and settings are kept.
 
@@ -165,7 +173,8 @@ class LocalDli:
         self._admin("POST", "reset")
 
     def wait_until(self, predicate: Callable[[LocalDli], T], timeout: float = 10) -> T:
-        """Wait for ``predicate(self)`` to be true and return it.
+        """
+        Wait for ``predicate(self)`` to be true and return it.
 
         :raises TimeoutError: with the jobs and the last requests.
         """
@@ -179,7 +188,8 @@ class LocalDli:
             time.sleep(0.02)
 
     def connection(self, auth_type: str = "password", **extra: Any) -> dict[str, Any]:
-        """An Airflow connection to this server, as in the JSON form of Airflow connections.
+        """
+        An Airflow connection to this server, as in the JSON form of Airflow connections.
 
         :param auth_type: ``password``, ``ak_sk``, ``agency``, ``metadata`` or ``environment``.
         :param extra: More fields of the extra, or other values; None leaves a field out.
@@ -265,7 +275,8 @@ def _spawn(port: int, settings: dict[str, Any], identity: Identity) -> subproces
 
 
 def _url_of(process: subprocess.Popen[str], timeout: float) -> str:
-    """Where the server says that it listens.
+    """
+    Where the server says that it listens.
 
     :raises RuntimeError: when it does not say so in time.
     """

@@ -1,4 +1,5 @@
-"""A local DLI for tests of your own DAGs: the fixture ``dli_local``.
+"""
+A local DLI for tests of your own DAGs: the fixture ``dli_local``.
 
 Installed as a pytest plugin with the package. It imports nothing until a test asks for the fixture, and does no
 harm where the extra ``[local]`` is missing.

@@ -107,7 +107,7 @@ class JobRun:
         """
         Take care of the job of a deferral that the trigger has not ended.
 
-        :return: The job id when the job has finished in time; None when the task has to fail.
+        :returns: The job id when the job has finished in time; None when the task has to fail.
         """
         # This operator is a new one, and Airflow hands it nothing else.
         key = TaskInstanceKey.of(self._ti)

@@ -140,7 +140,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
 
     :param this: This try, and what its job does.
     :param is_after_earlier: Whether an earlier try may just have submitted it.
-    :return: This try, which knows the jobs that are not its own; and the job that serves it too, or None.
+    :returns: This try, which knows the jobs that are not its own; and the job that serves it too, or None.
     """
     task, target = this.task, this.work.target
     if target is None or not looks_for_earlier(task, this.mine.try_number):

@@ -1,4 +1,5 @@
-"""A small process that starts others and makes sure that none of them outlives their owner.
+"""
+A small process that starts others and makes sure that none of them outlives their owner.
 
 Airflow's processes cannot be ended by one signal: task supervisors and tasks open sessions and process groups
 of their own, rename themselves, and are orphaned when a parent is killed. And an owner that is killed with
@@ -36,7 +37,8 @@ _exit_codes: dict[int, int] = {}
 
 
 class Guardian:
-    """The owner's side: starts the guardian process and asks it to start others.
+    """
+    The owner's side: starts the guardian process and asks it to start others.
 
     `home` is a new temporary directory, removed after the last process is gone.
 
@@ -60,7 +62,8 @@ class Guardian:
         return self._process.pid
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> psutil.Process:
-        """Start a process with exactly this environment; its output is appended to the file `log`.
+        """
+        Start a process with exactly this environment; its output is appended to the file `log`.
 
         :raises RuntimeError: the program could not be started, or the guardian is gone.
         """
@@ -135,7 +138,8 @@ class _Terminated(Exception):  # noqa: N818
 
 
 def _become_subreaper() -> None:
-    """Have orphaned descendants handed to us instead of to init, so that they stay findable.
+    """
+    Have orphaned descendants handed to us instead of to init, so that they stay findable.
 
     Linux only. Elsewhere a process is ended as long as its ancestors live when the end begins, which leaves
     out only what was orphaned before.
@@ -190,7 +194,8 @@ def _start(request: dict[str, Any], home: str) -> dict[str, Any]:
 
 
 def _end_descendants(grace: float) -> None:
-    """SIGTERM to all, SIGKILL to what is left after the grace period, until none is left.
+    """
+    SIGTERM to all, SIGKILL to what is left after the grace period, until none is left.
 
     The tree is read anew in every round: processes on their way out may start others.
     """

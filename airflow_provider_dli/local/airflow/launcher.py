@@ -19,7 +19,8 @@ from airflow_provider_dli.local.airflow.rest import AirflowClient
 
 
 class AirflowLauncher:
-    """Airflow with LocalExecutor and SQLite; each component is a process of its own.
+    """
+    Airflow with LocalExecutor and SQLite; each component is a process of its own.
 
     Use it as a context manager. However the owner ends (return, exception, any signal, SIGKILL included), its
     guardian ends all processes and removes the temporary home. Variables named `AIRFLOW...` of the caller's
@@ -70,7 +71,8 @@ class AirflowLauncher:
         return self._guardian
 
     def start(self) -> None:
-        """Create the database, start all components, and return when all of them are healthy.
+        """
+        Create the database, start all components, and return when all of them are healthy.
 
         :raises AirflowStartError: a component ended or was not healthy in time; with the tail of its log.
         """
@@ -118,7 +120,8 @@ class AirflowLauncher:
         return self._processes.setdefault(name, AirflowProcess(name, self))
 
     def wait_until_healthy(self, *names: str, timeout: float = 120) -> None:
-        """Wait until these components, by default all, have given a sign of life since they were started.
+        """
+        Wait until these components, by default all, have given a sign of life since they were started.
 
         :raises AirflowStartError: one of them ended, or was not healthy in time.
         """
@@ -138,7 +141,8 @@ class AirflowLauncher:
             time.sleep(0.1)
 
     def run(self, command: str, *arguments: str, to: str) -> None:
-        """Run a command of Airflow's command line to its end.
+        """
+        Run a command of Airflow's command line to its end.
 
         :param to: What for, in words.
         :raises AirflowStartError: it failed.

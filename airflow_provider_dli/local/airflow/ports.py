@@ -7,7 +7,8 @@ import socket
 
 
 def hold_port(port: int = 0) -> socket.socket:
-    """Reserve a port, by default a free one, for the server that will listen on it.
+    """
+    Reserve a port, by default a free one, for the server that will listen on it.
 
     It may take a server half a minute from its start to its port: long enough for another one to take it.
 

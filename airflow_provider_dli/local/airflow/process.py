@@ -24,7 +24,8 @@ class Owner(Protocol):
 
 
 class AirflowProcess:
-    """A command of Airflow's command line: "scheduler", "db migrate".
+    """
+    A command of Airflow's command line: "scheduler", "db migrate".
 
     :param name: Name of its log file.
     :param arguments: Of the command.
@@ -59,7 +60,8 @@ class AirflowProcess:
         self._process = self._airflow.guardian.start(argv, env=self._airflow.environment(), log=self.log)
 
     def heartbeat(self, reported: Mapping[str, float]) -> float:
-        """Epoch seconds of its last sign of life, 0 without any.
+        """
+        Epoch seconds of its last sign of life, 0 without any.
 
         :param reported: What Airflow says, by command.
         """
@@ -69,7 +71,8 @@ class AirflowProcess:
         return self._airflow.guardian.exit_code(self.process) is None
 
     def wait(self, timeout: float) -> int:
-        """Wait for the end.
+        """
+        Wait for the end.
 
         :returns: The exit code, negative for a signal.
         :raises TimeoutError: it still runs.

@@ -15,7 +15,8 @@ Json = dict[str, Any]
 
 
 class AirflowClient:
-    """Client of `/api/v2` (Airflow 3) of one Airflow, logged in as one user.
+    """
+    Client of `/api/v2` (Airflow 3) of one Airflow, logged in as one user.
 
     May be used from several threads; it sends one request at a time.
 
@@ -35,7 +36,8 @@ class AirflowClient:
         self._session.trust_env = False
 
     def heartbeats(self) -> dict[str, float]:
-        """Epoch seconds of the last sign of life of each component.
+        """
+        Epoch seconds of the last sign of life of each component.
 
         The api-server has no heartbeat: its sign of life is that it answers now. Nothing while it does not.
         """
@@ -52,7 +54,8 @@ class AirflowClient:
         return beats | {self._server: time.time()}
 
     def wait_for_dag(self, dag_id: str, timeout: float = 60) -> Json:
-        """Wait until the DAG is known, which is when its file was parsed.
+        """
+        Wait until the DAG is known, which is when its file was parsed.
 
         :raises RuntimeError: Airflow cannot import a DAG file; with the traceback.
         """
@@ -68,7 +71,8 @@ class AirflowClient:
             time.sleep(0.2)
 
     def trigger(self, dag_id: str, conf: Mapping[str, object] | None = None, run_id: str | None = None) -> str:
-        """Start a DAG run.
+        """
+        Start a DAG run.
 
         :returns: Its run id.
         """
@@ -95,7 +99,8 @@ class AirflowClient:
         map_index: int = -1,
         timeout: float = 60,
     ) -> str:
-        """Wait until the task instance, or without `task_id` the DAG run, is in (one of) these states.
+        """
+        Wait until the task instance, or without `task_id` the DAG run, is in (one of) these states.
 
         :param state: Default: the end of a run.
         :returns: The state.

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """An IAM action.
+    """
+    An IAM action.
 
     The tables of actions of Open Telekom Cloud and of Huawei Cloud name them. Where the two differ, a call needs what
     the stricter one asks for. ``dli:queue:get``, ``dli:queue:list`` and the reads of SQL jobs and Spark batches are

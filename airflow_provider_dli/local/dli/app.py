@@ -24,7 +24,8 @@ from airflow_provider_dli.local.dli.service import Service
 
 
 def create_app(service: Service, restart: api.Restart) -> FastAPI:
-    """All routes, on one service.
+    """
+    All routes, on one service.
 
     :param restart: What the admin call of this name does.
     """

@@ -31,7 +31,8 @@ class Exchange(Protocol):
         """Answer with well-formed HTTP."""
 
     async def write(self, raw: bytes) -> bool:
-        """Write bytes to the connection as they are.
+        """
+        Write bytes to the connection as they are.
 
         :returns: False once the client has gone.
         """
@@ -47,7 +48,8 @@ class Exchange(Protocol):
 
 
 class Fault(BaseModel):
-    """A rule: the next ``times`` calls named ``call`` go wrong in this way. Newer rules come last.
+    """
+    A rule: the next ``times`` calls named ``call`` go wrong in this way. Newer rules come last.
 
     Which fields matter depends on ``fault``; see :data:`KINDS`.
     """
@@ -103,7 +105,8 @@ class Faults:
         return any(rule.matching and rule.call in ("*", call) for rule in self._rules)
 
     def take(self, call: str, text: str = "") -> Fault | None:
-        """The fault that this call meets, counted down.
+        """
+        The fault that this call meets, counted down.
 
         :param text: Path and body of the request.
         """

@@ -1,4 +1,5 @@
-"""The gateway in front of the service: request log, limits, authentication, and faults on demand.
+"""
+The gateway in front of the service: request log, limits, authentication, and faults on demand.
 
 A plain ASGI application around the service, because a fault has to reach down to the connection.
 """
@@ -45,7 +46,8 @@ class Transport(Protocol):
 
 
 class Gateway:
-    """ASGI application.
+    """
+    ASGI application.
 
     :param may: Whether the user has the right to an action.
     :param transport_of: Finds the connection of a client address.
@@ -175,7 +177,8 @@ class HttpExchange:
         self._gateway.tokens.revoke(self._headers.get("x-auth-token", ""))
 
     async def _admit(self) -> bytes:
-        """Body of a request that may pass.
+        """
+        Body of a request that may pass.
 
         :raises RefusedError: for every other one.
         """
@@ -193,7 +196,8 @@ class HttpExchange:
         return body
 
     async def _read_body(self) -> bytes:
-        """Read once, however often it is asked for.
+        """
+        Read once, however often it is asked for.
 
         :raises RefusedError: 413, again and again.
         """
@@ -250,7 +254,8 @@ class HttpExchange:
 
 
 def _job_id(body: bytes, field: str) -> str | None:
-    """The job, or the first of the jobs, that a field names.
+    """
+    The job, or the first of the jobs, that a field names.
 
     :param field: ``a.b`` is field b inside of a.
     """

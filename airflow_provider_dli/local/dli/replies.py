@@ -14,7 +14,8 @@ FLINK_PATH = re.compile(r"/v1\.0/[^/]+/streaming/")
 
 
 class RefusedError(Exception):
-    """The call is refused.
+    """
+    The call is refused.
 
     :param status: HTTP status.
     :param code: Error code of DLI, its gateway or IAM.

@@ -37,7 +37,8 @@ BATCH = BATCHES + "/{batch_id}"
 
 @dataclass(frozen=True)
 class Route:
-    """A call.
+    """
+    A call.
 
     :param name: Its name in the request log and in the rules of faults.
     :param answer: Coroutine function; its parameters after the first are read from the request.

@@ -41,7 +41,8 @@ def serve(
     settings: dict[str, Any] | None = None,
     until_stdin_closes: bool = False,
 ) -> int:
-    """Serve until a signal, or until standard input ends.
+    """
+    Serve until a signal, or until standard input ends.
 
     :returns: The exit code.
     """
@@ -111,7 +112,8 @@ class LocalServer(uvicorn.Server):
         threading.Thread(target=self._service.warm_up, daemon=True).start()
 
     async def restart(self, down_for: float, caller: tuple[str, int]) -> None:
-        """Cut all connections but the caller's, refuse new ones for so many seconds, and forget all tokens.
+        """
+        Cut all connections but the caller's, refuse new ones for so many seconds, and forget all tokens.
 
         The jobs run on, as DLI's do: what restarts in a cloud is the API in front of them.
         """

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """Used on the event loop only.
+    """
+    Used on the event loop only.
 
     :param settings: Settings at the start and after a reset.
     :param obs: Folder behind ``obs://``, one sub-folder per bucket. Default: a temporary one.
@@ -74,7 +75,8 @@ class Service:
         return self.settings.rights is None or action in self.settings.rights
 
     def queue(self, name: str, for_type: QueueType | None = None) -> str:
-        """The queue as it is stored, in lower case.
+        """
+        The queue as it is stored, in lower case.
 
         :param for_type: Type of the queue that a job needs which is to be submitted to it.
         :raises RefusedError: for an unknown one, or one that does not take the job.

@@ -12,7 +12,8 @@ Seconds = Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Settings of a running local DLI, changed through ``POST /_local/settings``.
+    """
+    Settings of a running local DLI, changed through ``POST /_local/settings``.
 
     Most of them choose one of two answers where the public sources about DLI disagree or are silent.
     """

@@ -13,7 +13,8 @@ PREFIX = "dli-local-serve-"
 
 
 class TemporaryFolder:
-    """A new folder, removed by :meth:`remove`; after a SIGKILL, by the next server that starts.
+    """
+    A new folder, removed by :meth:`remove`; after a SIGKILL, by the next server that starts.
 
     A living server holds a lock on its folder, which the system releases however the server ends. A process id in the
     name would not do: ids are reused.
@@ -45,7 +46,8 @@ def _remove_abandoned() -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Hold the folder until the descriptor is closed; None where folders cannot be held.
+    """
+    Hold the folder until the descriptor is closed; None where folders cannot be held.
 
     :raises OSError: when somebody else holds it, and for anything but a folder.
     """

@@ -1,4 +1,5 @@
-"""Requests signed with an access key pair (SDK-HMAC-SHA256).
+"""
+Requests signed with an access key pair (SDK-HMAC-SHA256).
 
 The verifying side, written from the description of the signature and not from a client's signer.
 """

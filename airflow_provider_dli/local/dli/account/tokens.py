@@ -11,7 +11,8 @@ from airflow_provider_dli.local.dli.replies import RefusedError
 
 @dataclass(frozen=True)
 class Token:
-    """What an issued token stands for.
+    """
+    What an issued token stands for.
 
     :param project_id: None for a token of the whole account.
     """

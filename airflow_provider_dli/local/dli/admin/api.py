@@ -1,4 +1,5 @@
-"""The admin API under ``/_local``: look at the jobs and requests, script jobs, order faults, change settings.
+"""
+The admin API under ``/_local``: look at the jobs and requests, script jobs, order faults, change settings.
 
 It needs no credentials. The gateway lets only callers on this machine in.
 """

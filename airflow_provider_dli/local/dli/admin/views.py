@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LocalJob:
-    """A job as it was at one moment. Moments are seconds since the epoch, None when not reached.
+    """
+    A job as it was at one moment. Moments are seconds since the epoch, None when not reached.
 
     :param status: Its state in DLI's words, which differ between the kinds of jobs.
     :param state: Its state in words that are the same for every kind: CREATED, LAUNCHING, RUNNING, FINISHED, FAILED,
@@ -47,7 +48,8 @@ class LocalJob:
 
 @dataclass
 class LocalRequest:
-    """A request to DLI or IAM that the server has seen.
+    """
+    A request to DLI or IAM that the server has seen.
 
     :param at: Moment of arrival.
     :param call: Name of the call in the table of routes, or ``unknown``.

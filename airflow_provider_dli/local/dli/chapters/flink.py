@@ -129,7 +129,8 @@ Answer = FlinkJob | RefusedError
 def _for_each(
     service: Service, numbers: list[int], check: Callable[[int], FlinkJob], act: Callable[[FlinkJob], None]
 ) -> list[Answer]:
-    """Check every job, then act on those that passed.
+    """
+    Check every job, then act on those that passed.
 
     :raises RefusedError: when one did not, unless the settings let it fail softly.
     """
@@ -187,7 +188,8 @@ async def _submit(service: Service, job: FlinkJob) -> None:
 
 
 async def _parse(job: FlinkJob) -> FlinkScript | None:
-    """The SQL of the job; None when it has none that can be run here: of a JAR, a template or the old dialect.
+    """
+    The SQL of the job; None when it has none that can be run here: of a JAR, a template or the old dialect.
 
     :raises JobFailedError: when it does not parse.
     """

@@ -59,7 +59,8 @@ async def pools(
 
 
 async def create(service: Service, body: PoolBody) -> Response:
-    """Create a pool, which is available a moment later.
+    """
+    Create a pool, which is available a moment later.
 
     :raises RefusedError: for a name that is taken.
     """

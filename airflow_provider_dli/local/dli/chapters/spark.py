@@ -25,7 +25,8 @@ Index = Annotated[int | None, Query(ge=0)]
 
 
 async def create(service: Service, body: BatchBody) -> Response:
-    """Start a batch.
+    """
+    Start a batch.
 
     :raises RefusedError: for a queue that does not take it, or when an agency is missing.
     """
@@ -75,7 +76,8 @@ async def log(
 
 
 async def cancel(service: Service, batch_id: str) -> Response:
-    """Ask the batch to stop. It is dead once it has really stopped.
+    """
+    Ask the batch to stop. It is dead once it has really stopped.
 
     :raises RefusedError: when the batch has ended.
     :raises SoftFailureError: instead of that, if the settings say so.

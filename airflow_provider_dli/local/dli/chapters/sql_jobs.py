@@ -36,7 +36,8 @@ EXPORT_DETAIL = (
 
 
 async def submit(service: Service, body: SubmitBody) -> Response:
-    """Start a job; in synchronous mode, answer when it is over.
+    """
+    Start a job; in synchronous mode, answer when it is over.
 
     :raises RefusedError: when the statement does not parse, or names an unknown queue or bad settings.
     """
@@ -68,7 +69,8 @@ async def submit(service: Service, body: SubmitBody) -> Response:
 
 
 async def check(service: Service, body: CheckBody) -> Response:
-    """Tell the job type of a statement that would run.
+    """
+    Tell the job type of a statement that would run.
 
     :raises RefusedError: when it would not run.
     :raises SoftFailureError: instead of that, if the settings say so.
@@ -102,7 +104,8 @@ async def detail(service: Service, job_id: str) -> Response:
 
 
 async def cancel(service: Service, job_id: str) -> Response:
-    """Ask the job to stop. It is CANCELLED once it has really stopped.
+    """
+    Ask the job to stop. It is CANCELLED once it has really stopped.
 
     :raises RefusedError: when the job has ended.
     :raises SoftFailureError: instead of that, if the settings say so.

@@ -47,7 +47,8 @@ async def preview(
 
 
 async def export(service: Service, job_id: str, body: ExportBody) -> Response:
-    """Start an EXPORT job for the result of a QUERY job.
+    """
+    Start an EXPORT job for the result of a QUERY job.
 
     :raises RefusedError: when there is none.
     """

@@ -14,7 +14,8 @@ DEFAULT_DATABASE = "default"
 
 
 class Engine:
-    """One in-memory database, shared by all jobs.
+    """
+    One in-memory database, shared by all jobs.
 
     :param results: Folder for the results of queries. Besides it, the database can only reach ``obs``.
     """

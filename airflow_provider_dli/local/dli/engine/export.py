@@ -52,7 +52,8 @@ COMPRESSORS: dict[str, tuple[str, Callable[[], Compressor]]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """What to export and where to.
+    """
+    What to export and where to.
 
     :param scratch: Folder for the unfinished files.
     """

@@ -29,7 +29,8 @@ class ExternalTable:
 
     @classmethod
     def of(cls, tree: exp.Create, obs: Obs) -> ExternalTable | None:
-        """What a CREATE TABLE says about files; None when it names no path.
+        """
+        What a CREATE TABLE says about files; None when it names no path.
 
         :raises NotSupportedError: for a format that the local DLI cannot read.
         """
@@ -44,7 +45,8 @@ class ExternalTable:
 
     @classmethod
     def of_path_query(cls, table: exp.Table, obs: Obs) -> ExternalTable | None:
-        """The files of ``SELECT * FROM csv.`obs://bucket/file` ``; None for a table with a name.
+        """
+        The files of ``SELECT * FROM csv.`obs://bucket/file` ``; None for a table with a name.
 
         Without a format in front, the end of the name tells it.
         """
@@ -100,7 +102,8 @@ class ExternalTables:
 
 
 def source_of(table: ExternalTable, files: list[Path], columns: list[Any]) -> exp.Expr:
-    """The query that reads the files.
+    """
+    The query that reads the files.
 
     :param columns: Name and DuckDB type of each, as DESCRIBE gives them; empty to find out from the files.
     """

@@ -17,7 +17,8 @@ LIMITS = {"TINYINT": 127, "SMALLINT": 32_767, "INT": 2**31 - 1, "BIGINT": 2**53}
 
 
 def generator(table: FlinkTable) -> exp.Expr:
-    """The query that makes the rows of a bounded source.
+    """
+    The query that makes the rows of a bounded source.
 
     :raises JobFailedError: for options that are not numbers.
     """

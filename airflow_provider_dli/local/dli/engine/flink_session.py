@@ -38,7 +38,8 @@ class FlinkSession:
         self._stopped = False
 
     def check(self) -> None:
-        """Bind all queries, run nothing.
+        """
+        Bind all queries, run nothing.
 
         :raises JobFailedError: with a DLI code.
         """

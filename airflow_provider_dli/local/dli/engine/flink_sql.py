@@ -33,7 +33,8 @@ IGNORED = ("SET", "RESET", "USE")
 
 @dataclass(frozen=True)
 class FlinkTable:
-    """A table of a script, which stands for something outside: its connector.
+    """
+    A table of a script, which stands for something outside: its connector.
 
     :param columns: Name and DuckDB type of each column that the connector has.
     :param computed: Name and expression of the others.
@@ -76,7 +77,8 @@ class FlinkTable:
 
 @dataclass
 class FlinkScript:
-    """Tables and views by name in lower case, and the queries in their order.
+    """
+    Tables and views by name in lower case, and the queries in their order.
 
     :param queries: INSERTs and SELECTs.
     """
@@ -112,7 +114,8 @@ class FlinkScript:
 
 
 def parse_script(sql: str) -> FlinkScript:
-    """Read the SQL of a job.
+    """
+    Read the SQL of a job.
 
     :raises SqlSyntaxError: with the reason, also for a table that is not defined.
     """

@@ -21,7 +21,8 @@ class Obs:
         self.root = root.resolve()
 
     def path(self, url: str) -> Path:
-        """The file or folder behind ``obs://bucket/...``.
+        """
+        The file or folder behind ``obs://bucket/...``.
 
         :raises ObsError: for a name that is not allowed.
         """

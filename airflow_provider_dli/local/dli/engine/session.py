@@ -50,7 +50,8 @@ class Session:
             return self._run(self._tree)
 
     def check(self) -> None:
-        """Bind a query, run nothing.
+        """
+        Bind a query, run nothing.
 
         :raises JobFailedError: with a DLI code.
         """
@@ -329,7 +330,8 @@ class Session:
         return bool(self._execute(query, list(self._key(table))))
 
     def _key(self, table: exp.Table) -> tuple[str, str]:
-        """Database and name, in lower case.
+        """
+        Database and name, in lower case.
 
         :raises JobFailedError: for a name in a catalog.
         :raises NotSupportedError: for a name of the engine's own.
@@ -370,7 +372,8 @@ class Session:
 
 
 def _database_name(target: exp.Table) -> str:
-    """The full name of the database that CREATE or DROP names.
+    """
+    The full name of the database that CREATE or DROP names.
 
     :raises JobFailedError: when it is in a catalog.
     :raises NotSupportedError: for one of the engine's own.

@@ -50,7 +50,8 @@ class NotSupportedError(Exception):
 
 @dataclass(frozen=True)
 class Statement:
-    """A parsed statement.
+    """
+    A parsed statement.
 
     :param job_type: DLI's name for its kind.
     :param table: The table that it changes.
@@ -62,7 +63,8 @@ class Statement:
 
 
 def parse(sql: str) -> Statement:
-    """Read one statement.
+    """
+    Read one statement.
 
     :raises SqlSyntaxError: with the reason.
     """
@@ -85,7 +87,8 @@ def parse(sql: str) -> Statement:
 
 
 def to_duckdb(tree: exp.Expr, read_table: Callable[[exp.Table], exp.Expr | None] = lambda table: None) -> str:
-    """The statement in DuckDB's dialect.
+    """
+    The statement in DuckDB's dialect.
 
     :param read_table: Gives what to read instead of a table, or None to leave it.
     :raises UnsupportedError: when DuckDB has no equivalent.
@@ -142,8 +145,10 @@ def _as_source(source: exp.Expr | None, table: exp.Table) -> exp.Expr:
 
 
 def _table_function(call: exp.Expr) -> exp.Expr | None:
-    """The table function range(...) has a column `id` in Spark, `range` in DuckDB. No other one is let through:
-    DuckDB has many that read files or its own state."""
+    """
+    The table function range(...) has a column `id` in Spark, `range` in DuckDB. No other one is let through:
+    DuckDB has many that read files or its own state.
+    """
     if isinstance(call, exp.Anonymous) and call.name.lower() == "range":
         # A fourth argument, the number of partitions, means nothing here.
         bounds = ", ".join(item.sql("duckdb") for item in call.expressions[:3])

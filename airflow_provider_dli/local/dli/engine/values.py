@@ -28,7 +28,8 @@ SPARK_NAMES = {"timestamp_ntz": "timestamp", "ubigint": "decimal(20,0)", "json":
 
 @lru_cache(maxsize=1000)
 def column_of(name: str, kind: str) -> Column:
-    """A result column.
+    """
+    A result column.
 
     :param kind: DuckDB's name of the type.
     """

@@ -46,7 +46,8 @@ PATIENCE = driver_guard.GRACE + 2
 
 
 class Driver:
-    """One start of the driver, see :class:`airflow_provider_dli.local.dli.jobs.threads.Interruptible`.
+    """
+    One start of the driver, see :class:`airflow_provider_dli.local.dli.jobs.threads.Interruptible`.
 
     :param folder: Where it works; made, and removed at the end.
     """
@@ -62,7 +63,8 @@ class Driver:
         return self._body.file.startswith(OBS) and self._body.file.lower().endswith(".py")
 
     def run(self) -> None:
-        """Run the program to its end. One that cannot be run is only looked for.
+        """
+        Run the program to its end. One that cannot be run is only looked for.
 
         :raises JobFailedError: when a file is missing, or the program cannot be started, or fails.
         :raises StoppedError: when it was interrupted.
@@ -106,7 +108,8 @@ class Driver:
         return JobFailedError(text)
 
     def _fetch(self) -> list[str]:
-        """Bring the files of the batch to where it works, as DLI does.
+        """
+        Bring the files of the batch to where it works, as DLI does.
 
         :returns: The command that runs the program.
         :raises JobFailedError: when one of them is missing.

@@ -1,4 +1,5 @@
-"""A small process between the server and the driver of a batch: the driver does not outlive the server.
+"""
+A small process between the server and the driver of a batch: the driver does not outlive the server.
 
 The server holds the other end of its standard input. When that end closes, because the batch is cancelled or because
 the server has gone, in whatever way, the guard ends the driver and all that the driver has started.
@@ -24,7 +25,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(command: list[str]) -> int:
-    """Run the driver.
+    """
+    Run the driver.
 
     :returns: Its exit code; 128 and its number for a signal.
     """
@@ -44,7 +46,8 @@ def main(command: list[str]) -> int:
 
 
 def end_descendants(grace: float) -> None:
-    """SIGTERM to all, SIGKILL to what is left after the grace period, until none is left.
+    """
+    SIGTERM to all, SIGKILL to what is left after the grace period, until none is left.
 
     The tree is read anew in every round: processes on their way out may start others.
     """

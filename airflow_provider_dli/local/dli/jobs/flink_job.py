@@ -60,7 +60,8 @@ _STATES = {
 
 @dataclass(eq=False, kw_only=True)
 class FlinkJob(Job):
-    """A Flink job.
+    """
+    A Flink job.
 
     :param body: What it was created with.
     :param flink_status: The state that it shows.
@@ -120,7 +121,8 @@ class FlinkJob(Job):
         task.add_done_callback(self.background.discard)
 
     def show(self, status: FlinkStatus, message: str = "") -> None:
-        """Go on to this state.
+        """
+        Go on to this state.
 
         :raises ValueError: when it does not follow the present one.
         """

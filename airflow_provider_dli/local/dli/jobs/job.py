@@ -1,4 +1,5 @@
-"""A job of any kind: the stages of its life, and which may follow which.
+"""
+A job of any kind: the stages of its life, and which may follow which.
 
 Everything here is touched by the event loop only: no lock is needed, and no request waits for a running job.
 """
@@ -44,7 +45,8 @@ class StoppedError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """A job from submit to its end. Moments are seconds since the epoch.
+    """
+    A job from submit to its end. Moments are seconds since the epoch.
 
     :param statement: What it runs, in one text.
     :param name: Given by its owner, where jobs of its kind have one, as well as the description.
@@ -104,7 +106,8 @@ class Job:
         return max(0, int(end * 1000) - self.start_ms)
 
     def enter(self, stage: Stage, message: str = "") -> None:
-        """Go on to this stage.
+        """
+        Go on to this stage.
 
         :raises ValueError: when it does not follow the present one.
         """

@@ -25,7 +25,8 @@ SMALLEST: Mapping[QueueType, int] = {"sql": 8, "general": 4}
 
 @dataclass(frozen=True)
 class Queue:
-    """A queue.
+    """
+    A queue.
 
     :param name: In lower case.
     :param capacity: Jobs that run at a time.
@@ -54,7 +55,8 @@ class Queue:
 
 @dataclass(frozen=True)
 class Pool:
-    """An elastic resource pool. Moments are seconds since the epoch.
+    """
+    An elastic resource pool. Moments are seconds since the epoch.
 
     :param name: In lower case.
     """
@@ -104,7 +106,8 @@ class QueueBook:
         return found
 
     def queue_for(self, name: str, job_type: QueueType) -> Queue:
-        """The queue, if a job may be submitted to it that needs a queue of this type.
+        """
+        The queue, if a job may be submitted to it that needs a queue of this type.
 
         :raises RefusedError: when it may not.
         """

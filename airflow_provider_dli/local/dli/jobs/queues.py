@@ -21,7 +21,8 @@ class Queues:
 
     @contextlib.asynccontextmanager
     async def place(self, job: Job) -> AsyncIterator[None]:
-        """Wait for a place, and give it back at the end.
+        """
+        Wait for a place, and give it back at the end.
 
         :raises StoppedError: as soon as the job is to stop.
         """

@@ -18,7 +18,8 @@ Work = Callable[[], Awaitable[str]]
 
 
 class Runner:
-    """Starts jobs and stops them. All methods are called on the event loop.
+    """
+    Starts jobs and stops them. All methods are called on the event loop.
 
     :param capacity: Tells how many jobs of a queue run at a time.
     """
@@ -29,7 +30,8 @@ class Runner:
         self._lives: set[asyncio.Task[None]] = set()
 
     def start(self, job: Job, work: Work, launching_for: float = 0) -> None:
-        """Let the job run as soon as its queue has room.
+        """
+        Let the job run as soon as its queue has room.
 
         :param launching_for: Seconds in LAUNCHING at least.
         """

@@ -14,7 +14,8 @@ CANCELLED_BY_USER = "The job has been cancelled by a user."
 
 @dataclass
 class Script:
-    """What happens to the next ``times`` jobs whose statement contains ``matching``.
+    """
+    What happens to the next ``times`` jobs whose statement contains ``matching``.
 
     :param kind: Kind of the jobs; None for every kind.
     :param run_for: Seconds in RUNNING.
@@ -64,7 +65,8 @@ class Scripts:
 
 
 async def play(job: Job, script: Script) -> str:
-    """Do as the script says.
+    """
+    Do as the script says.
 
     :returns: The message of a job that finishes.
     :raises JobFailedError: when that is the end.

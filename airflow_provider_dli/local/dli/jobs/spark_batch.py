@@ -43,7 +43,8 @@ _BY_STAGE = {
 
 @dataclass(eq=False, kw_only=True)
 class SparkBatch(Job):
-    """A Spark batch.
+    """
+    A Spark batch.
 
     :param body: What it was created with.
     :param batch_state: The state that it shows.
@@ -81,7 +82,8 @@ class SparkBatch(Job):
             return []
 
     def show(self, state: BatchState) -> None:
-        """Go on to this state.
+        """
+        Go on to this state.
 
         :raises ValueError: when it does not follow the present one.
         """

@@ -10,7 +10,8 @@ from airflow_provider_dli.local.dli.jobs.job import Job
 
 @dataclass(frozen=True)
 class Column:
-    """A result column.
+    """
+    A result column.
 
     :param type: Spark's SQL name of the type, such as ``array<int>``.
     :param json_type: The same in Spark's JSON form, for the StructType in ``detail``.
@@ -33,7 +34,8 @@ def json_field(name: str, json_type: Any) -> dict[str, Any]:
 
 @dataclass
 class Result:
-    """What a statement left behind.
+    """
+    What a statement left behind.
 
     :param rows: The first 1000 rows.
     :param count: Number of all rows.
@@ -51,7 +53,8 @@ class Result:
 
 @dataclass(eq=False)
 class SqlJob(Job):
-    """A SQL or export job.
+    """
+    A SQL or export job.
 
     :param table: The table that it changes.
     :param job_mode: ``sync`` when the submit is answered only at the end of the job.
