@@ -152,7 +152,9 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         progress("Local DLI: starting")
         dli = stack.enter_context(LocalDli.start(args.dli_port or 0, queues=QUEUES))
         progress(f"Local DLI: ready on {dli.url}")
-        airflow = AirflowLauncher(example_dags(), env=dli.connection_env(), port=args.airflow_port, report=progress)
+        # With a name, the sweep and the orphans on the page DLI jobs work too.
+        env = {**dli.connection_env(), "AIRFLOW__DLI__DEPLOYMENT": "demo"}
+        airflow = AirflowLauncher(example_dags(), env=env, port=args.airflow_port, report=progress)
         stack.enter_context(airflow)
         progress(f"Airflow: ready on {airflow.url}")
         problem = _kill_a_run(airflow, dli, progress)
@@ -262,6 +264,7 @@ def _keep(console: Console, airflow: AirflowLauncher, dli: LocalDli) -> None:
     lines = [
         f"Airflow    {airflow.url}",
         f"login      {airflow.username} / {airflow.password}",
+        "DLI jobs   in Airflow's menu, under Browse",
         f"local DLI  {dli.url}/_local/jobs",
     ]
     with contextlib.suppress(Interrupted):
