@@ -63,7 +63,9 @@ FLINK = partial(
     wait_for="finished",
 )
 KINDS = {"sql": SQL, "spark": SPARK, "flink": FLINK}
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "sql" else [pytest.mark.matrix]) for kind in KINDS]
+)
 
 # What differs from run to run, and what stands for it. Of ids, see `_shown`.
 _PLACEHOLDERS = [
@@ -300,6 +302,7 @@ class TestKilled:
         dli_local.fault("cancel", "status", status=503, error_msg="try later", times=2)
         run(SQL, kill_when=log.shows(", after "))
 
+    @pytest.mark.matrix
     def test_dli_does_not_answer(self, dli_local, log, run, monkeypatch):
         monkeypatch.setattr(kill, "CANCEL_WITHIN", 4)
         dli_local.will(launching_for=0.6, run_for=60)
@@ -336,6 +339,7 @@ class TestKilled:
         run(SQL, deferrable=True, execution_timeout=timedelta(seconds=2))
 
 
+@pytest.mark.matrix
 class TestLaterTry:
     @each_kind
     def test_the_job_still_runs(self, dli_local, run, lost, kind):
@@ -487,6 +491,7 @@ def test_the_figures_of_a_job():
     )
 
 
+@pytest.mark.matrix
 class TestOtherTasks:
     def test_a_sweep(self, dli_local, hook, run, airflow_says, monkeypatch):
         monkeypatch.setenv("AIRFLOW__DLI__DEPLOYMENT", "prod")
