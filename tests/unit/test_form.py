@@ -115,9 +115,11 @@ def show(env, tmp_path):
 
 
 class TestStores:
+    @pytest.mark.matrix
     def test_json_in_the_environment(self, dli_local, tmp_path):
         show({"AIRFLOW_CONN_MY_DLI": json.dumps(dli_local.connection())}, tmp_path)
 
+    @pytest.mark.matrix
     def test_uri_in_the_environment(self, dli_local, tmp_path):
         host = dli_local.url.removeprefix("http://")
         uri = (

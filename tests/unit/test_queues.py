@@ -309,11 +309,13 @@ class TestKills:
         assert "deleted again" in outcome.log
         assert names_of(hook) == ["default", "general"]
 
+    @pytest.mark.matrix
     def test_by_a_timeout_too(self, hook, processes):
         outcome = processes.start("DliCreateQueueOperator", timeout=1, **ETL).wait()
         assert outcome.error == "AirflowTaskTimeout"
         assert names_of(hook) == ["default", "general"]
 
+    @pytest.mark.matrix
     def test_during_the_creation_its_queue_is_looked_for(self, dli_local, hook, processes):
         dli_local.fault("queue_create", "hang_after", seconds=20)
         # The first look comes too early.

@@ -104,6 +104,7 @@ def hear_sighup():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.mark.matrix
 def test_after_nohup_it_ignores_a_hangup():
     ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
     process, url = serve(preexec_fn=ignore)
@@ -154,6 +155,7 @@ def test_files_of_a_server_that_was_killed_go_with_the_next_start(tmp_path):
     assert set(tmp_path.iterdir()) == others
 
 
+@pytest.mark.matrix
 def test_it_leaves_no_files_behind(tmp_path):
     process, _ = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
     assert list(tmp_path.iterdir())

@@ -31,6 +31,7 @@ def run_pytest(folder, *options, **env):
     return subprocess.run(command, cwd=folder, env=environ | env, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.matrix
 def test_the_fixture_in_another_project(tmp_path):
     (tmp_path / "test_dags.py").write_text(PROJECT_TESTS)
     ended = run_pytest(tmp_path)
