@@ -12,11 +12,11 @@ from pathlib import Path
 
 import fakes
 import pytest
-import yaml
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.providers.common.compat.sdk import task as tasks
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk.execution_time.context import set_current_context
+from contract import contract
 from fakes import START, TaskInstance, identity_of
 
 from airflow_provider_dli import identity
@@ -410,7 +410,7 @@ def test_a_call_names_the_action_that_dli_asks_for(call):
 
 
 def test_the_contract_names_the_same_actions():
-    paths = yaml.safe_load((Path(__file__).parents[1] / "contract" / "dli-openapi.yaml").read_text())["paths"]
+    paths = contract()["paths"]
     told = {
         route.name: (action.split()[0], route.action)
         for route in routes.ROUTES

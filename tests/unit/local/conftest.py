@@ -8,6 +8,11 @@ import pytest
 import requests
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Do not even read what generates requests from the contract, where it is not run: that takes each worker long."""
+    return True if collection_path.name == "test_contract.py" and config.option.markexpr == "not matrix" else None
+
+
 class Wire:
     """Calls of one user with a token."""
 

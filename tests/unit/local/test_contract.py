@@ -1,11 +1,9 @@
 """The contract, with generated requests: whatever comes in, the answer is one that the contract knows."""
 
-from pathlib import Path
-
 import hypothesis
 import pytest
 import schemathesis
-import yaml
+from contract import contract
 from schemathesis.checks import CHECKS
 
 from airflow_provider_dli.local.dli.account.identity import Identity
@@ -14,7 +12,6 @@ from .conftest import Wire
 
 pytestmark = pytest.mark.matrix
 
-CONTRACT = Path(__file__).parents[2] / "contract" / "dli-openapi.yaml"
 SERVED = [
     "createToken",
     "listProjects",
@@ -48,9 +45,9 @@ ABOUT_A_JOB = [
 NOT_HERE = ["unsupported_method", "positive_data_acceptance"]
 
 
-def contract():
+def schema_of_contract():
     """The contract without the headers of the key pair, which nobody reads next to a token."""
-    whole = yaml.safe_load(CONTRACT.read_text())
+    whole = contract()
     for path in whole["paths"].values():
         kept = [
             item for item in path.get("parameters", []) if not item.get("$ref", "").rpartition("/")[2].startswith("X")
@@ -61,8 +58,8 @@ def contract():
     return schemathesis.openapi.from_dict(whole)
 
 
-schema = contract().include(operation_id=SERVED)
-well_formed = contract().include(operation_id=ABOUT_A_JOB)
+schema = schema_of_contract().include(operation_id=SERVED)
+well_formed = schema_of_contract().include(operation_id=ABOUT_A_JOB)
 well_formed.config.generation.update(modes=[schemathesis.GenerationMode.POSITIVE])
 quick = hypothesis.settings(
     max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck)
@@ -113,8 +110,8 @@ FLINK = [
     "getFlinkJob",
     "deleteFlinkJob",
 ]
-flink = contract().include(operation_id=FLINK)
-well_formed_flink = contract().include(operation_id=["runFlinkJobs", "stopFlinkJobs", "getFlinkJob"])
+flink = schema_of_contract().include(operation_id=FLINK)
+well_formed_flink = schema_of_contract().include(operation_id=["runFlinkJobs", "stopFlinkJobs", "getFlinkJob"])
 well_formed_flink.config.generation.update(modes=[schemathesis.GenerationMode.POSITIVE])
 
 
@@ -151,8 +148,10 @@ def test_all_flink_calls_are_in_the_contract():
 
 
 SPARK = ["createBatch", "listBatches", "getBatch", "cancelBatch", "getBatchState", "getBatchLog"]
-spark = contract().include(operation_id=SPARK)
-well_formed_spark = contract().include(operation_id=["getBatch", "cancelBatch", "getBatchState", "getBatchLog"])
+spark = schema_of_contract().include(operation_id=SPARK)
+well_formed_spark = schema_of_contract().include(
+    operation_id=["getBatch", "cancelBatch", "getBatchState", "getBatchLog"]
+)
 well_formed_spark.config.generation.update(modes=[schemathesis.GenerationMode.POSITIVE])
 
 

@@ -2,17 +2,14 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 import requests
-import yaml
+from contract import contract
 
 from .flink import BOUNDED, STREAM, Flink, refusal
 
 pytestmark = pytest.mark.matrix
-
-CONTRACT = Path(__file__).parents[2] / "contract" / "dli-openapi.yaml"
 
 
 @pytest.fixture
@@ -368,8 +365,8 @@ class TestSettings:
 
 @pytest.mark.parametrize("path", ["sql-jobs", "flink-jobs"])
 def test_the_examples_of_the_contract(wire, dli_local, path):
-    contract = yaml.safe_load(CONTRACT.read_text())["paths"][f"/v1.0/{{project_id}}/streaming/{path}"]["post"]
-    body = contract["requestBody"]["content"]["application/json"]["examples"]["documented"]["value"]
+    told = contract()["paths"][f"/v1.0/{{project_id}}/streaming/{path}"]["post"]
+    body = told["requestBody"]["content"]["application/json"]["examples"]["documented"]["value"]
     body["queue_name"] = "general"  # (that of the example is not there)
     answer = wire.call("POST", f"streaming/{path}", json=body)
     assert answer.status_code == 200, answer.text

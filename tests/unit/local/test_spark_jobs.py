@@ -2,17 +2,15 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 import requests
-import yaml
+from contract import contract
 
 from .spark import JAR, Spark
 
 pytestmark = pytest.mark.matrix
 
-CONTRACT = Path(__file__).parents[2] / "contract" / "dli-openapi.yaml"
 UNKNOWN = "0a324461-d9d9-45da-a52a-3b3c7a3d809e"
 
 
@@ -304,8 +302,8 @@ def test_what_the_sources_tell_in_two_ways(spark, dli_local):
 
 @pytest.mark.parametrize("example", ["documented", "pythonFile"])
 def test_the_examples_of_the_contract(spark, dli_local, example):
-    contract = yaml.safe_load(CONTRACT.read_text())["paths"]["/v2.0/{project_id}/batches"]["post"]
-    body = contract["requestBody"]["content"]["application/json"]["examples"][example]["value"]
+    told = contract()["paths"]["/v2.0/{project_id}/batches"]["post"]
+    body = told["requestBody"]["content"]["application/json"]["examples"][example]["value"]
     batch_id = spark.create(**body | {"queue": "general"})
     shown = json.loads(spark.get(batch_id)["req_body"])
     assert shown | body | {"queue": "general"} == shown
