@@ -27,6 +27,12 @@ pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chr
 FORM = get_provider_info()["connection-types"][0]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_jobs_of_other_tests(dli: LocalDli) -> None:
+    """The page DLI jobs shows fifty at a time, and hundreds may have been killed before."""
+    dli.reset()
+
+
 class TestConnectionForm:
     def test_airflows_own_fields(self, page: Page) -> None:
         form = open_form(page, "looked_at")
