@@ -140,17 +140,20 @@ class TestWhatItLearns:
         found = {key: answer for key, answer in answers(report).items() if answer}
         assert found.pop("region").startswith("eu-de: DLI at http")
         assert found.pop("list_lag").startswith(("at once", "after"))
+        # On a busy machine, the job has not stopped yet when it is cancelled again: then that is not refused.
+        late = found.pop("cancel_again")
+        assert late in ("HTTP 400 DLI.0007; CANCELLED then", "accepted, is_success true (boolean); RUNNING then")
+        refused = 14 if late.startswith("HTTP 400") else 13
         assert found == {
             "signature": "not asked: this connection uses a token",
             "cancel_ended": "HTTP 400 DLI.0007",
-            "cancel_again": "HTTP 400 DLI.0007; CANCELLED then",
             "spark_cancel_ended": "HTTP 400 DLI.0007",
             "flink_stop_draft": "HTTP 400 DLI.0007",
             "req_body": "shown",
             "batch_name_filter": "the whole name is needed",
             "flink_name_filter": "the whole name is needed",
             "flink_name_taken": "HTTP 400 DLI.0006",
-            "soft_failures": "none of 14 calls that were refused",
+            "soft_failures": f"none of {refused} calls that were refused",
             "flags": "true (boolean)",
             "check_sql": "HTTP 400 DLI.0004",
             "spark_is_success": "absent",
