@@ -159,9 +159,6 @@ class Case:
         if self.moment.name == "late":
             # On a busy machine the SIGKILL comes late, and the task has its answer before.
             return self.jobs, (self.path.job, *["FINISHED"] * (self.path.tries - 1))
-        if (self.path.name, self.moment.name) == ("supervisor-kill", "before"):
-            # A task without its supervisor may end at its first line of the log, before it submits anything.
-            return self.jobs, ("FINISHED",)
         return (self.jobs,)
 
     @property
