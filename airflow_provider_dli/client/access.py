@@ -63,12 +63,11 @@ class Access:
         self._introduced = connection
         region = f", region {clean(connection.region, NAME_LIMIT)}" if connection.region else ""
         console = f" Console: {connection.console_url}" if connection.console_url else ""
+        who = clean(connection.who, NAME_LIMIT)
+        values = (connection.endpoint, region, project_id, who, connection.conn_id, console)
         # A task whose supervisor was killed has no log any more. It still has to look for the job of an earlier try.
         with contextlib.suppress(OSError):
-            self._log.info(
-                "Using DLI at %s%s, project %s, as %s of connection %r.%s",
-                *(connection.endpoint, region, project_id, clean(connection.who, NAME_LIMIT), connection.conn_id, console),
-            )
+            self._log.info("Using DLI at %s%s, project %s, as %s of connection %r.%s", *values)
 
     def warm(self) -> DliClient | None:
         """Take a client whose HTTP connection has answered a moment ago; None when there is none. For any thread."""
