@@ -237,4 +237,5 @@ class Found:
 
     def _log_of(self, dag: dict[str, Any]) -> str:
         part = self._log.partition(f"=== {dag['file']} {dag['dag_id']}\n")[2].partition("\n=== ")[0]
-        return part[-3000:]
+        lines = [line for line in part.splitlines() if not re.search(r"\[debug |[│╭╰]", line)]
+        return "\n".join(lines)[-3000:]
