@@ -151,6 +151,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     with _Progress(console) as progress, contextlib.ExitStack() as stack:
         progress("Local DLI: starting")
         dli = stack.enter_context(LocalDli.start(args.dli_port or 0, queues=QUEUES))
+        # There is no program in its OBS for the example of Spark.
+        dli.will(kind="spark", run_for=20, times=1000)
         progress(f"Local DLI: ready on {dli.url}")
         # With a name, the sweep and the orphans on the page DLI jobs work too.
         env = {**dli.connection_env(), "AIRFLOW__DLI__DEPLOYMENT": "demo"}

@@ -12,21 +12,20 @@ task stays until its jobs are cancelled or the 30 s are over, for as long as its
 
 What it does is logged through :class:`.BackgroundLog`: the killed code may hold a lock of the logging.
 
-:class:`State` and :data:`TRANSITIONS` say where the switch stands and what moves it, :class:`Fate` what becomes of each
-job.
+Where the switch stands, what moves it, and what becomes of each job is in ``kill_states.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_dli import machine, story
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTaskKilledError
+from airflow_provider_dli.tasks.kill_states import Fate, State
 from airflow_provider_dli.threads import SLICE, Mailbox, call_in_thread
 
 if TYPE_CHECKING:
@@ -44,73 +43,8 @@ _KILLED = (
 )
 # How often a job is looked for whose submit is not answered, in seconds.
 LOOK_EVERY = 0.5
-
-
-class Fate(Enum):
-    """What becomes of one job that a kill cancels, in this order; a refused one starts again once."""
-
-    FOLLOWED = "no cancel was sent"
-    CANCELLING = "a cancel is under way"
-    GONE = "it does not run on: DLI accepted the cancel, or it was over, or DLI does not know it"
-    LEFT = "it could not be cancelled, and may still run"
-    REFUSED = "the credentials were refused: only a connection that is read again helps"
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether no thread of the switch is at it any more."""
-        return self not in (Fate.FOLLOWED, Fate.CANCELLING)
-
-
-class State(Enum):
-    """Where a switch stands: in the first four states the task is wanted, in the last two it is not."""
-
-    IDLE = "a kill has nothing to cancel"
-    SUBMITTING = "a submit is under way: a kill waits for its answer, and looks for its job meanwhile"
-    LOOKING = "there may be jobs whose ids are not known: a kill looks for them first"
-    FOLLOWING = "a kill cancels these jobs"
-    CANCELLING = "the task was killed, or fails by itself: its jobs are looked for and cancelled"
-    SETTLED = "nothing is left to be done, or nothing more can be done"
-
-
-#: What moves a switch: for each state, what happens there (a method, unless the comment says otherwise), and the state
-#: after that. What is not here changes nothing or, after a kill, ends the task.
-TRANSITIONS: Mapping[State, Mapping[str, State]] = {
-    State.IDLE: {
-        "submit": State.SUBMITTING,
-        "search": State.LOOKING,
-        "follow": State.FOLLOWING,
-        "pull": State.SETTLED,
-        "abandon": State.SETTLED,
-    },
-    State.SUBMITTING: {
-        "answer": State.FOLLOWING,  # of DLI to the submit
-        "no answer": State.IDLE,
-        "pull": State.CANCELLING,
-        "abandon": State.CANCELLING,
-    },
-    State.LOOKING: {
-        "follow": State.FOLLOWING,
-        "submit": State.SUBMITTING,
-        "release": State.IDLE,
-        "pull": State.CANCELLING,
-        "abandon": State.CANCELLING,
-    },
-    State.FOLLOWING: {
-        "follow": State.FOLLOWING,
-        "forget": State.IDLE,  # the last one
-        "release": State.IDLE,
-        "pull": State.CANCELLING,
-        "abandon": State.CANCELLING,
-    },
-    State.CANCELLING: {
-        "settle": State.SETTLED,  # of the last job: a fate that is settled
-    },
-    State.SETTLED: {
-        # A job that turns up after the kill is cancelled all the same.
-        "search": State.CANCELLING,
-        "follow": State.CANCELLING,
-    },
-}
+# How long a kill looks for a job whose id got lost, or by which DLI does not know it, in seconds.
+FIND_WITHIN = 3.0
 
 
 @dataclass
@@ -133,6 +67,8 @@ class KillSwitch:
     # A dictionary is read and changed in single steps, so it needs no lock.
     _jobs: dict[str, _Followed]
     _find: Callable[[], Iterable[str]] | None
+    # Looks for the job that was submitted last.
+    _find_submitted: Callable[[], Iterable[str]] | None
 
     def __init__(self) -> None:
         self.killed = False
@@ -273,6 +209,7 @@ class KillSwitch:
         self._submitting = True
         # What was looked for is looked for by the submit.
         self._find = None
+        self._find_submitted = find
         if self._unwanted:
             self._submitting = False
             self.check()
@@ -322,7 +259,7 @@ class KillSwitch:
     def release(self) -> None:
         """What was followed is over; from now on a kill has nothing to cancel."""
         self._jobs = {}
-        self._find = None
+        self._find = self._find_submitted = None
 
     def _reset(
         self,
@@ -342,7 +279,7 @@ class KillSwitch:
         # Why, until that is told.
         self._why = _KILLED if self.killed else ""
         self._jobs = {}
-        self._find = None
+        self._find = self._find_submitted = None
         self._is_searching = False
         self._has_searched = False
         self._search_failure = ""
@@ -436,14 +373,29 @@ class KillSwitch:
         name = self._named(job_id)
         # In this order: whoever sees that it is settled finds what was said.
         try:
-            self._tell("info", job, story.cancelled(name, cancel(job_id)))
-            job.fate = Fate.GONE
-        except DliNotFoundError:
-            self._tell("info", job, story.unknown(name))
+            try:
+                sentence = story.cancelled(name, cancel(job_id))
+            except DliNotFoundError:
+                sentence = story.unknown(name)
+                self._follow_instead(job_id)
+            self._tell("info", job, sentence)
             job.fate = Fate.GONE
         except Exception as error:  # the edge of a thread: nobody above could say it
             self._tell("error", job, story.not_cancelled(name, error))
             job.fate = Fate.REFUSED if isinstance(error, DliAuthenticationError) else Fate.LEFT
+
+    def _follow_instead(self, unknown: str) -> None:
+        """Follow what was submitted, too: DLI may have answered the submit with an id that it does not know."""
+        find, self._find_submitted = self._find_submitted, None
+        end = machine.monotonic() + FIND_WITHIN
+        while find is not None and not self._is_closed:
+            found = set(find())
+            for job_id in found - {unknown}:
+                self._jobs.setdefault(job_id, _Followed())
+                self._orders.put(True)
+            if found or machine.monotonic() >= end:
+                break
+            machine.sleep(LOOK_EVERY)
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
         self._search_failure = ""

@@ -22,6 +22,7 @@ from airflow_provider_dli.exceptions import (
 )
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.story import Told
+from airflow_provider_dli.tasks.kill import FIND_WITHIN
 from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 LIST_LAG = 30.0
 # How long a submit may take, refusals for load included, before its answer counts as lost, in seconds.
 _SUBMIT_WITHIN = 240.0
-# How long a killed task looks for its job when the answer to the submit got lost, in seconds.
-_FIND_WITHIN = 3.0
 # How long a launch is repeated while it is not known whether the job has started, in seconds.
 _LAUNCH_WITHIN = 60.0
 # How far the clock of DLI may be behind where nothing but the time tells a job from an older one, in milliseconds.
@@ -83,7 +82,7 @@ def start(this: ThisTry) -> Started:
     except DliTemporaryError as error:
         if error.nothing_started:
             raise
-        switch.search(partial(find, _FIND_WITHIN))
+        switch.search(partial(find, FIND_WITHIN))
         if kind.names_are_unique:
             job = _submit_again(this, create, sender, find, error)
         else:
@@ -143,7 +142,7 @@ def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Started:
     task = this.task
     task.log.warning("DLI does not know the job that it has named; looking for the job of this try. %s", error)
     searcher = this.client.for_thread(URGENT)
-    task.switch.search(lambda: [job.id for job in look(this, searcher, _mine(this), _FIND_WITHIN) if job.is_proved])
+    task.switch.search(lambda: [job.id for job in look(this, searcher, _mine(this), FIND_WITHIN) if job.is_proved])
     found = look(this, this.client, _mine(this), LIST_LAG)
     if not found or unknown.id in [job.id for job in found]:
         raise error
@@ -230,7 +229,7 @@ def _submit_again(
         raise
     except DliError as error:
         # The first one may have created a job all the same.
-        switch.search(partial(find, _FIND_WITHIN))
+        switch.search(partial(find, FIND_WITHIN))
         if not isinstance(error, DliTemporaryError):
             raise
         job = launched(this, _find_submitted(this, error))

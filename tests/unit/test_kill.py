@@ -108,6 +108,22 @@ def test_a_kill_while_dli_does_not_know_the_job_that_it_has_named(dli_local, sta
     wait_until_cancelled(dli_local)
 
 
+@pytest.mark.parametrize("list_lag", [0, 2])
+def test_a_kill_before_dli_says_that_it_does_not_know_the_job(dli_local, start, list_lag):
+    dli_local.will(run_for=60)
+    dli_local.settings(list_lag=list_lag)
+    dli_local.fault("submit", "field", field="job_id", value="00000000-0000-0000-0000-000000000000")
+    dli_local.fault("status", "latency", seconds=5)
+    task = start()
+    wait_for_call(dli_local, "status")
+    task.kill()
+    outcome = task.wait()
+    assert outcome.error == "DliTaskKilledError"
+    assert "DLI does not know SQL job 00000000" in outcome.message
+    assert "DLI accepted the cancel" in outcome.message
+    wait_until_cancelled(dli_local)
+
+
 def test_a_kill_during_the_submit_cancels_when_the_answer_arrives(dli_local, start):
     dli_local.will(run_for=60)
     dli_local.fault("submit", "latency", seconds=1.5)

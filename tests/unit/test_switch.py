@@ -1,4 +1,4 @@
-"""The switch walks exactly the transitions that are written down in ``tasks/kill.py``."""
+"""The switch walks exactly the transitions that are written down in ``tasks/kill_states.py``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTemporaryError
 from airflow_provider_dli.job import Cancellation, Job, JobState
 from airflow_provider_dli.tasks import kill
-from airflow_provider_dli.tasks.kill import TRANSITIONS, Fate, KillSwitch, State
+from airflow_provider_dli.tasks.kill import KillSwitch
+from airflow_provider_dli.tasks.kill_states import TRANSITIONS, Fate, State
 from airflow_provider_dli.threads import BackgroundLog
 
 WAIT = 5

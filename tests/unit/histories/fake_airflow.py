@@ -25,7 +25,7 @@ from airflow_provider_dli.api.iam import Token
 from airflow_provider_dli.client.connection import DliConnection
 from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.operators.dli import DliCancelOrphanJobsOperator
-from airflow_provider_dli.tasks.kill import State
+from airflow_provider_dli.tasks.kill_states import State
 from airflow_provider_dli.triggers.dli import DliJobTrigger
 from histories.dialects import DIALECTS
 from histories.simulation import EventLoop, Process, Simulation, current_process, sleep

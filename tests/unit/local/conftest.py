@@ -80,6 +80,8 @@ def get_token(dli, **changes):
 @pytest.fixture(scope="module")
 def token(dli_server):
     """Tokens outlive a reset, so that one is enough; but not a restart, which is part of other modules."""
+    # Without the settings of an earlier test, such as the lifetime of tokens.
+    dli_server.reset()
     return get_token(dli_server).headers["X-Subject-Token"]
 
 

@@ -142,6 +142,11 @@ def test_values_and_types(wire):
     assert preview["rows"] == [expected]
 
 
+def test_the_day_beside_a_column(wire):
+    job = wire.run("SELECT id, current_date() FROM range(1)")
+    assert wire.get(f"jobs/{job['job_id']}/preview").json()["schema"] == [{"id": "bigint"}, {"current_date()": "date"}]
+
+
 def test_the_first_thousand_rows(wire):
     done = finish(wire, "SELECT id FROM range(2500)")
     assert done["result_count"] == 2500

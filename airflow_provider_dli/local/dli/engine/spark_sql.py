@@ -129,8 +129,15 @@ def _name_like_spark(tree: exp.Expr) -> None:
     for column in query.expressions:
         unnamed = not isinstance(column, exp.Alias | exp.Column | exp.Star | exp.Explode | exp.Inline)
         if unnamed and not column.is_star and not column.find(exp.Explode, exp.Inline, exp.Stack):
-            text = "count(1)" if column == exp.Count(this=exp.Star(), big_int=True) else column.sql("spark")
-            column.replace(exp.alias_(column.copy(), text, quoted=True))
+            column.replace(exp.alias_(column.copy(), _text_in_spark(column), quoted=True))
+
+
+def _text_in_spark(column: exp.Expr) -> str:
+    if column == exp.Count(this=exp.Star(), big_int=True):
+        return "count(1)"
+    if isinstance(column, exp.CurrentDate) and not column.this:
+        return "current_date()"
+    return column.sql("spark")
 
 
 def _as_source(source: exp.Expr | None, table: exp.Table) -> exp.Expr:
