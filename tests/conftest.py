@@ -15,6 +15,9 @@ from pathlib import Path
 
 # Before anything imports Airflow, which would take the home of whoever runs the tests.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
+# Where Python must not write bytecode beside the sources, hundreds of processes would compile all that they import.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
@@ -48,7 +51,7 @@ def dli(obs: Path) -> Iterator[LocalDli]:
 
 @pytest.fixture(scope="session")
 def airflow(
-    dli: LocalDli, bytecode: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    dli: LocalDli, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
     """Airflow with short cycles and a *Test* button, the DAGs in `dags/` folders here and the example DAGs."""
     dags = tmp_path_factory.mktemp("airflow") / "dags"
@@ -107,16 +110,6 @@ def canaries(dli: LocalDli) -> dict[str, str]:
         **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()},
         **{f"HUAWEICLOUD_SDK_{name}": value for name, value in keys.items()},
     }
-
-
-@pytest.fixture(scope="session")
-def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One bytecode cache for all Airflows of the session, where Python must not write its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
-            patch.delenv("PYTHONDONTWRITEBYTECODE")
-            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
-        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -34,7 +34,7 @@ def error_of(
     status: int,
     body: Any,
     *,
-    hints: Mapping[type[DliError], str] = MappingProxyType({}),
+    hints: Mapping[type[DliError] | str, str] = MappingProxyType({}),
     advice: Mapping[str, str] = MappingProxyType({}),
     retry_after: float | None = None,
     secrets: Collection[str] = (),
@@ -48,7 +48,7 @@ def error_of(
     :param what: What was tried, such as ``cancel of SQL job 8ecb…``.
     :param status: HTTP status of the answer.
     :param body: The parsed JSON body, or its text when it was not JSON.
-    :param hints: What to do, by the class of the error.
+    :param hints: What to do, by the code of the error, or by its class.
     :param advice: What to do, by a word of DLI's message, in lower case; the first one counts.
     :param retry_after: Seconds the server asked to wait; None when it did not.
     :param secrets: What must not be shown, should the answer repeat it.
@@ -59,8 +59,8 @@ def error_of(
     text = clean(text, secrets=secrets)
     details = ", ".join([code] * bool(code) + [f"HTTP {status}"] + [f"request {request_id}"] * bool(request_id))
     message = f"{what} failed: {(text or 'no reason given').rstrip('.')} ({details})"
-    if kind in hints:
-        message = f"{message}. {hints[kind]}"
+    if hint := hints.get(_normal(code)) or hints.get(kind):
+        message = f"{message}. {hint}"
     if (found := next((advice[word] for word in advice if word in text.lower()), None)) is not None:
         message = f"{message}. {found}"
     fields: dict[str, Any] = {"status": status, "code": code or None, "request_id": request_id or None}

@@ -185,7 +185,7 @@ def _parsed(content: bytes) -> Any:
         return text
 
 
-def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError], str]:
+def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError] | str, str]:
     where = f"connection {connection.conn_id!r}"
     project = project_id or connection.project_id or connection.project_name
     if connection.auth_type == "password":
@@ -198,7 +198,12 @@ def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[
             "again, because wrong signatures lock the key."
         )
     right = f"the IAM action {call.iam_action}" if call.iam_action else "the right for this call"
+    address = "The gateway does not let this machine's address in: check IAM's access control, and your proxy."
     return {
+        "APIG.0310": f"Check project_id of {where}: project {project} cannot be used in this region.",
+        "APIG.0401": address,
+        "APIG.0402": address,
+        "APIG.0802": f"User {connection.user!r} may not use this region: check region and host of {where}.",
         DliAuthenticationError: refused,
         DliPermissionError: f"User {connection.user!r} of {where} needs {right} in project {project}.",
         DliNotFoundError: f"Looked in project {project} with {where}.",

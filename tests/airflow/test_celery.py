@@ -47,9 +47,7 @@ def broker() -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="module")
-def airflow(
-    dli: LocalDli, broker: Redis, bytecode: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LocalAirflow]:
+def airflow(dli: LocalDli, broker: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     """Airflow with the DAGs of the kill matrix and the workers of Celery that play it."""
     dags = tmp_path_factory.mktemp("dags")
     shutil.copy(Path(__file__).parent / "dags" / "kill_matrix.py", dags)

@@ -21,7 +21,7 @@ Demo = subprocess.Popen[str]
 
 
 @pytest.fixture
-def start_demo(bytecode: None, tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+def start_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """A function that starts a demo, as from a terminal, with a temporary directory of its own."""
     demos = []
 

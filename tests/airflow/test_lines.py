@@ -49,9 +49,7 @@ def line(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def airflow(
-    line: str, lines: Path, dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LocalAirflow]:
+def airflow(line: str, lines: Path, dli: LocalDli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     """Airflow of this line, with the DAGs of the kill matrix."""
     if not path("postgres"):
         # Where it has to be played, a skip would look like a success.
@@ -91,7 +89,7 @@ def of_line(*values: object, line: str, name: str) -> ParameterSet:
 @pytest.mark.parametrize(
     "of", [of_line(line, line=line, name=f"documentation.{line}") for line in (*OLDER_AIRFLOWS, NEWEST_LINE)]
 )
-def test_every_dag_of_the_documentation_runs(of: str, lines: Path, bytecode: None, tmp_path: Path) -> None:
+def test_every_dag_of_the_documentation_runs(of: str, lines: Path, tmp_path: Path) -> None:
     python = sys.executable if of == NEWEST_LINE else install(of, lines)
     dags, home = tmp_path / "dags", tmp_path / "home"
     origins = dag_files.write_dags(dags)

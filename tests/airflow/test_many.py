@@ -55,7 +55,7 @@ def many_dli() -> Iterator[LocalDli]:
 
 @pytest.fixture
 def many(
-    request: pytest.FixtureRequest, many_dli: LocalDli, bytecode: None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, many_dli: LocalDli, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalAirflow]:
     """Airflow of the line that the test asks for, with PostgreSQL: two triggerers are too many for SQLite."""
     if not path("postgres"):

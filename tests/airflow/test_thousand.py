@@ -42,9 +42,7 @@ def dli() -> Iterator[LocalDli]:
 
 
 @pytest.fixture
-def airflow(
-    dli: LocalDli, bytecode: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LocalAirflow]:
+def airflow(dli: LocalDli, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAirflow]:
     """Airflow with PostgreSQL, and without a scheduler: what ends would be resumed, a few tasks a second."""
     (tmp_path / "many.py").write_text((Path(__file__).parent / "dags" / "many.py").read_text())
     python = install("3.3", Path(os.environ.get("DLI_AIRFLOW_LINES") or tmp_path_factory.mktemp("lines")))

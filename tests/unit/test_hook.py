@@ -240,6 +240,23 @@ class TestCancel:
         with pytest.raises(DliPermissionError, match="needs the IAM action dli:queue:cancelJob in project"):
             hook.cancel_job(job.id)
 
+    @pytest.mark.parametrize(
+        ("code", "advice"),
+        [
+            (
+                "APIG.0310",
+                "Check project_id of connection 'dli_default': project [0-9a-f]{32} cannot be used in this region",
+            ),
+            ("APIGW.0402", "does not let this machine's address in"),
+            ("APIG.0802", "User 'dli' may not use this region: check region and host of connection 'dli_default'"),
+        ],
+    )
+    def test_with_the_right_but_in_the_wrong_place(self, dli_local, hook, code, advice):
+        job = hook.submit_sql_job("select 1")
+        dli_local.fault("cancel", "status", times=2, status=403, error_code=code, error_msg="not allowed")
+        with pytest.raises(DliPermissionError, match=advice):
+            hook.cancel_job(job.id)
+
     @pytest.mark.parametrize("fault", [{"kind": "status", "status": 503}, {"kind": "drop_after"}, {"kind": "empty"}])
     def test_is_repeated_when_dli_stumbles(self, dli_local, hook, fault):
         dli_local.will(run_for=60)
