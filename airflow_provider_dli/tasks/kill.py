@@ -43,7 +43,7 @@ _KILLED = (
 )
 # How often a job is looked for whose submit is not answered, in seconds.
 LOOK_EVERY = 0.5
-# How long a kill looks for a job whose id got lost, or by which DLI does not know it, in seconds.
+# How long a kill looks for a job whose id got lost, or is wrong, in seconds.
 FIND_WITHIN = 3.0
 
 

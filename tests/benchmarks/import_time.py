@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-RUNS = 7
+RUNS = 5
 IMPORTS = ("DliSubmitSqlJobOperator", "*")
 MEASURE = """
 import json, sys, time

@@ -232,10 +232,10 @@ class TestNextTry:
     def test_where_airflow_may_lose_count_a_first_try_looks_without_waiting(self, dli_local, query, monkeypatch):
         monkeypatch.setattr(compat, "TRY_1_IS_THE_FIRST", False)
         monkeypatch.setattr("airflow_provider_dli.tasks.start.LIST_LAG", 60)
-        execute(export_of(query))
+        execute(export_of(query), context_of(TaskInstance()))
         assert len(dli_local.requests("list")) == 1
         dli_local.fault("list", "status", status=403, error_code="DLI.0003", error_msg="not allowed")
-        execute(export_of(query, export_mode="Overwrite"))
+        execute(export_of(query, export_mode="Overwrite"), context_of(TaskInstance()))
         assert [job.status for job in exports(dli_local)] == ["FINISHED"] * 2
 
 
