@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 def watch_nothing() -> None:
@@ -50,7 +50,5 @@ class Patience:
 IN_THREAD = Patience(may_ask=False)
 #: For a thread whose caller limits the time.
 BOUNDED = Patience(may_ask=False, is_bounded=True)
-#: For what a kill waits for: 30 s, as long as a killed task stays.
+#: For what a kill waits for.
 URGENT = Patience(give_up_after=30.0, is_urgent=True, may_ask=False)
-#: For a look-up that a kill waits for: over before the task ends, which then says why nothing was found.
-URGENT_LOOK_UP = replace(URGENT, give_up_after=26.0)

@@ -7,8 +7,8 @@ import lock, a logging lock, an HTTP session) must not be needed for the cancel.
 :meth:`KillSwitch.pull` sets a flag and wakes a thread that was started before the job was submitted, has a session of
 its own, and imports nothing.
 
-A kill has two budgets: 3.5 s inside the signal handler, and 30 s in all. Airflow does not always send SIGKILL, so the
-task stays until its jobs are cancelled or the 30 s are over, for as long as its process is let live.
+A kill has two budgets: 3.5 s inside the signal handler, and 34 s in all. Airflow does not always send SIGKILL, so the
+task stays until its jobs are cancelled or the 34 s are over, for as long as its process is let live.
 
 What it does is logged through :class:`.BackgroundLog`: the killed code may hold a lock of the logging.
 
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 # How long `on_kill` waits for the cancel, in seconds. Airflow sends SIGKILL after 5.
 KILL_GRACE = 3.5
-# How long a task that was killed, or fails by itself, waits for the cancel of its jobs, in seconds.
-CANCEL_WITHIN = 30.0
+# How long a task that was killed, or fails by itself, waits for the cancel of its jobs, in seconds: for 30 s it is
+# repeated, and the answers to the last requests say why it was in vain.
+CANCEL_WITHIN = 34.0
 # All that is known of a kill: whoever it comes from, it is the same signal.
 _KILLED = (
     "Airflow has told the task to end (it does not say why: marked or cleared by a user, DAG run failed or timed out, "
@@ -125,9 +126,9 @@ class KillSwitch:
 
     def abandon(self, why: str) -> None:
         """
-        Have the jobs cancelled because the task fails by itself, and wait for it, at most 30 s.
+        Have the jobs cancelled because the task fails by itself, and wait for it, at most 34 s.
 
-        Of a task that was killed before, wait for the rest of the 30 s.
+        Of a task that was killed before, wait for the rest of the 34 s.
 
         :param why: Why it fails, for the log.
         """
@@ -136,7 +137,7 @@ class KillSwitch:
 
     def check(self) -> None:
         """
-        End the task when it was killed, once its jobs are cancelled or 30 s are over.
+        End the task when it was killed, once its jobs are cancelled or 34 s are over.
 
         :raises DliTaskKilledError: It was; says what became of the jobs.
         """
@@ -176,7 +177,7 @@ class KillSwitch:
 
         All this happens in a thread, for signals and timeouts only ever interrupt the main one. After a kill that comes
         before the answer, the job is looked for as well: a synchronous statement may run for minutes before DLI
-        answers. The task stays until it is cancelled, or for 30 s: to end earlier would leave the job behind. (Where
+        answers. The task stays until it is cancelled, or for 34 s: to end earlier would leave the job behind. (Where
         Airflow sends SIGKILL after 5 s, it is the one to end it.)
 
         :param create: Creates the job.
@@ -305,7 +306,7 @@ class KillSwitch:
     # Waiting
 
     def _finish(self) -> None:
-        """Wait until all is cancelled, for the rest of the 30 s."""
+        """Wait until all is cancelled, for the rest of the 34 s."""
         self._wait_until_settled(self._time_left())
         is_refused = self._is_search_refused or any(job.fate is Fate.REFUSED for job in self._followed())
         if is_refused and self._reread_connection is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_dli import compat, machine, story, xcoms
-from airflow_provider_dli.client.patience import URGENT, URGENT_LOOK_UP, watch_nothing
+from airflow_provider_dli.client.patience import URGENT, watch_nothing
 from airflow_provider_dli.exceptions import DliError, DliJobError, DliNotFoundError, DliTaskKilledError
 from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
@@ -76,7 +76,7 @@ class JobRun:
         client.introduce()
         with self._cancelling(client):
             if self._switch.expects_a_job:
-                searcher = client.for_thread(URGENT_LOOK_UP)
+                searcher = client.for_thread(URGENT)
                 self._switch.search(lambda: running_jobs(searcher, self._task.job_kind, self._context))
             statements = ThisTry.of(self._task, client, self._context, deadline)
             return self._run(client, statements, take_up(statements), deadline)

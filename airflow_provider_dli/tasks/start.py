@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import identity, machine, story
 from airflow_provider_dli.api.job_kind import Query
-from airflow_provider_dli.client.patience import BOUNDED, URGENT_LOOK_UP
+from airflow_provider_dli.client.patience import BOUNDED, URGENT
 from airflow_provider_dli.exceptions import (
     PERMANENT,
     DliAuthenticationError,
@@ -67,14 +67,14 @@ def start(this: ThisTry) -> Started:
     task, switch, kind = this.task, this.task.switch, this.task.job_kind
     sender = this.client.for_thread(BOUNDED).watching(switch.raise_if_killed)
     # All that a kill needs is there before anything is submitted: a token may end at any moment.
-    searcher = this.client.for_thread(URGENT_LOOK_UP)
+    searcher = this.client.for_thread(URGENT)
     create = partial(sender.send, kind.create(_bounded(this), this.mine))
     if kind.names_are_unique:
         create = partial(_create_or_adopt, this, create, sender)
 
     def find(within: float = 0) -> list[str]:
         # Two threads may look.
-        return [job.id for job in look(this, searcher.for_thread(URGENT_LOOK_UP), _mine(this), within) if job.is_proved]
+        return [job.id for job in look(this, searcher.for_thread(URGENT), _mine(this), within) if job.is_proved]
 
     found = ""
     try:
@@ -141,7 +141,7 @@ def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Started:
     """
     task = this.task
     task.log.warning("DLI does not know the job that it has named; looking for the job of this try. %s", error)
-    searcher = this.client.for_thread(URGENT_LOOK_UP)
+    searcher = this.client.for_thread(URGENT)
     task.switch.search(lambda: [job.id for job in look(this, searcher, _mine(this), FIND_WITHIN) if job.is_proved])
     found = look(this, this.client, _mine(this), LIST_LAG)
     if not found or unknown.id in [job.id for job in found]:

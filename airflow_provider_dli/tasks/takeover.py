@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_dli import compat, identity, story
 from airflow_provider_dli.api.job_kind import Query
-from airflow_provider_dli.client.patience import URGENT_LOOK_UP
+from airflow_provider_dli.client.patience import URGENT
 from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.story import Told
@@ -94,7 +94,7 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
     if this.work.existing_job_id is not None or is_found_later or not looks_for_earlier(task, this.mine.try_number):
         return TakenUp()
     reuse = task.on_earlier_job == "reattach"
-    searcher, query = this.client.for_thread(URGENT_LOOK_UP), _earlier(this)
+    searcher, query = this.client.for_thread(URGENT), _earlier(this)
     # Killed while it looks, this task must not leave behind what it would have taken over.
     switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), mine, reuse)))
     found = judge(_earlier_jobs(statements, reuse), mine, reuse)
@@ -150,7 +150,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     mine = replace(this.mine, statement_index=0)
     before = replace(mine, try_number=mine.try_number - 1)
     query = Query(tags=before.tags(), target=target, since=this.began)
-    searcher = this.client.for_thread(URGENT_LOOK_UP)
+    searcher = this.client.for_thread(URGENT)
     task.switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), [mine], reuse)))
     jobs = _look(
         this,
