@@ -88,6 +88,11 @@ def unknown(name: str) -> str:
     return f"DLI does not know {name} any more: nothing is left to cancel."
 
 
+def wrong_id(name: str) -> str:
+    """Tell that a job has another id than DLI has answered."""
+    return f"DLI does not know {name}, which it has named itself; the job of this try was found under another id."
+
+
 def not_cancelled(name: str, error: Exception) -> str:
     """Tell that DLI refuses a cancel."""
     return f"{name} could NOT be cancelled and may still run: {error}"

@@ -377,26 +377,27 @@ class KillSwitch:
             try:
                 sentence = story.cancelled(name, cancel(job_id))
             except DliNotFoundError:
-                sentence = story.unknown(name)
-                self._follow_instead(job_id)
+                sentence = story.wrong_id(name) if self._follow_instead(job_id) else story.unknown(name)
             self._tell("info", job, sentence)
             job.fate = Fate.GONE
         except Exception as error:  # the edge of a thread: nobody above could say it
             self._tell("error", job, story.not_cancelled(name, error))
             job.fate = Fate.REFUSED if isinstance(error, DliAuthenticationError) else Fate.LEFT
 
-    def _follow_instead(self, unknown: str) -> None:
-        """Follow what was submitted, too: DLI may have answered the submit with an id that it does not know."""
+    def _follow_instead(self, unknown: str) -> bool:
+        """Follow what was submitted, if DLI has answered the submit with an id that it does not know; tell whether."""
         find, self._find_submitted = self._find_submitted, None
         end = machine.monotonic() + FIND_WITHIN
         while find is not None and not self._is_closed:
-            found = set(find())
-            for job_id in found - {unknown}:
-                self._jobs.setdefault(job_id, _Followed())
-                self._orders.put(True)
-            if found or machine.monotonic() >= end:
+            if found := set(find()):
+                for job_id in found - {unknown}:
+                    self._jobs.setdefault(job_id, _Followed())
+                    self._orders.put(True)
+                return found != {unknown}
+            if machine.monotonic() >= end:
                 break
             machine.sleep(LOOK_EVERY)
+        return False
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
         self._search_failure = ""

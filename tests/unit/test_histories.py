@@ -6,7 +6,7 @@ says how. A history that fails is printed with all that happened in it, after Hy
 put it below, with a name.
 
 Each run tries the same 200 histories. ``HISTORIES=5000 pytest -n 0 tests/unit/test_histories.py`` tries so many
-others, at random: about 5000 in a minute.
+others, at random: about 1000 in a minute.
 """
 
 from __future__ import annotations

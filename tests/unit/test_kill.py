@@ -119,7 +119,7 @@ def test_a_kill_before_dli_says_that_it_does_not_know_the_job(dli_local, start, 
     task.kill()
     outcome = task.wait()
     assert outcome.error == "DliTaskKilledError"
-    assert "DLI does not know SQL job 00000000" in outcome.message
+    assert "the job of this try was found under another id" in outcome.message
     assert "DLI accepted the cancel" in outcome.message
     wait_until_cancelled(dli_local)
 

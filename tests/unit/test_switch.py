@@ -185,6 +185,25 @@ def test_the_fate_of_a_job(outcome, fate):
         assert walk.switch.may_leave_a_job is (fate is not Fate.GONE)
 
 
+@pytest.mark.parametrize(
+    ("found", "fate", "followed"), [([], Fate.GONE, 1), (["other"], Fate.GONE, 2), (None, Fate.LEFT, 1)]
+)
+def test_a_job_that_dli_does_not_know_is_looked_for_as_it_was_submitted(monkeypatch, found, fate, followed):
+    def find():
+        if found is None:
+            raise DliError("the list of jobs is not shown")
+        return found
+
+    monkeypatch.setattr(kill, "FIND_WITHIN", 0.1)
+    with Walk(DliNotFoundError("unknown")) as walk:
+        walk.cancels.set()
+        walk.switch.submit(lambda: Job("job", "sql", "SQL job", JobState.LAUNCHING, ""), timeout=WAIT, find=find)
+        walk.do("pull")
+        until(lambda: walk.switch.state is State.SETTLED)
+        assert walk.switch._jobs["job"].fate is fate
+        assert len(walk.cancelled) == len(walk.switch._jobs) == followed
+
+
 class TestLaunch:
     """A job that is created first, and launched afterwards."""
 
