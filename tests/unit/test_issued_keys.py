@@ -8,7 +8,7 @@ import time
 import pytest
 from fakes import context_of, execute
 
-from airflow_provider_dli.client import credentials
+from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTaskKilledError, DliValueError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
@@ -150,7 +150,7 @@ class TestBadInput:
     def test_no_issued_secret_is_shown(self, connect, dli_local, auth_type):
         hook = connect(auth_type)
         list(hook.list_jobs())
-        [issued] = [known.issued for known in credentials._known.values() if known.issued]
+        issued = credentials_of(hook.connect()).issued
         for secret in (issued.secret_key, issued.security_token):
             assert secret not in repr(issued)
             dli_local.fault("list", "status", status=400, error_code="DLI.0001", error_msg=f"You sent {secret}.")

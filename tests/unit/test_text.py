@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_dli.api import sql
-from airflow_provider_dli.client import credentials
+from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.exceptions import DliError, DliJobError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.sweep.report import Report
@@ -144,14 +144,11 @@ class TestOnTheWire:
     @pytest.mark.parametrize("auth_type", ["password", "ak_sk"])
     def test_a_secret_that_an_error_repeats_is_masked(self, dli_local, connect, auth_type):
         hook = connect(auth_type)
-        hook.connect()
-        [secret] = {connection.secret for _, connection in credentials._known} or {
-            dli_local.connection(auth_type)["password"]
-        }
-        tokens = [each.issued.value for each in credentials._known.values() if each.issued]
-        secrets = [secret, *tokens]
+        connection = hook.connect()
+        token = credentials_of(connection).issued
+        secrets = [connection.secret, *([token.value] if token else [])]
         for body in (
-            {"error_code": f"c {secret}", "error_msg": f"said {json.dumps(secrets)}", "request_id": secrets[-1]},
+            {"error_code": f"c {secrets[0]}", "error_msg": f"said {json.dumps(secrets)}", "request_id": secrets[-1]},
             " ".join(secrets),
         ):
             text = body if isinstance(body, str) else json.dumps(body)
@@ -164,7 +161,7 @@ class TestOnTheWire:
 
     def test_a_secret_that_a_job_repeats_is_masked(self, dli_local, hook):
         job = hook.submit_sql_job("select 1")
-        [token] = [each.issued.value for each in credentials._known.values()]
+        token = credentials_of(hook.connect()).issued.value
         body = {"status": "FAILED", "message": f"bad {token} of {dli_local.password}"}
         dli_local.fault("status", "status", status=200, body=json.dumps(body))
         with pytest.raises(DliJobError, match=re.escape("ended FAILED: bad *** of ***")):

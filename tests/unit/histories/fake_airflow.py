@@ -250,7 +250,7 @@ class FakeAirflow:
         if self.password == "secret" and not process.has_token:
             # All processes start with a token that is good, for what IAM does is not the subject here.
             process.has_token = True
-            credentials_of(DliConnection.from_airflow(connection)).token = Token("token-0", _FAR, "p", None)
+            credentials_of(DliConnection.from_airflow(connection)).issued = Token("token-0", _FAR, "p", None)
         return connection
 
     # The life of a try
