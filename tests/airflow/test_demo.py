@@ -1,4 +1,8 @@
-"""`dli-local demo`: it tells the story, and whatever ends it, it leaves no process and no temporary home behind."""
+"""
+`dli-local demo`: it tells the story, and whatever ends it, it leaves no process and no temporary home behind.
+
+With ``DLI_LOCAL``, the ``dli-local`` of another environment is tested, as that of a wheel.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-COMMAND = [sys.executable, "-m", "airflow_provider_dli.local.cli", "demo"]
+DLI_LOCAL = os.environ.get("DLI_LOCAL")
+COMMAND = [*([DLI_LOCAL] if DLI_LOCAL else [sys.executable, "-m", "airflow_provider_dli.local.cli"]), "demo"]
 
 Demo = subprocess.Popen[str]
 
@@ -33,6 +38,7 @@ def start_demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
             text=True,
             start_new_session=True,
             env={**os.environ, "TMPDIR": str(tmp_path)},
+            cwd="/",  # nothing of this checkout is imported from here
         )
         demos.append(demo)
         return demo
