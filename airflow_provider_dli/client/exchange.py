@@ -34,6 +34,9 @@ CONNECT_TIMEOUT = 10.0
 #: The most seconds that a server can ask to wait.
 MAX_RETRY_AFTER = 60.0
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _CERT_HAS_EXPIRED; _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
+_OUTSIDE_ITS_TIME = (9, 10)
+_OF_OTHER_HOSTS = (62, 64)
 
 # What code raises that reads data of another shape than it expects.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -92,11 +95,8 @@ def exchange(
     # A few errors of urllib3, and of the encoding of headers, come through requests as they are.
     except (exceptions.RequestException, HTTPError, OSError, ValueError) as error:
         cause = clean(_cause(error), secrets=_secrets(connection, authenticate))
-        if _is_unverified(error):
-            raise DliCertificateError(
-                f"{call.what} failed: no TLS with {base} ({cause}). If a CA of your own signed its certificate, "
-                f"set extra field `verify` of connection {connection.conn_id!r} to the path of the CA bundle."
-            ) from None
+        if advice := _certificate_advice(error, connection.conn_id):
+            raise DliCertificateError(f"{call.what} failed: no TLS with {base} ({cause}). {advice}") from None
         raise DliTemporaryError(
             f"{call.what} failed: no answer from {base} ({cause})", nothing_started=_never_sent(error)
         ) from None
@@ -229,13 +229,24 @@ def _never_sent(error: BaseException) -> bool:
     return any(isinstance(each, never) for each in _layers(error))
 
 
-def _is_unverified(error: BaseException) -> bool:
-    """Tell whether the certificate of the other side did not verify."""
+def _certificate_advice(error: BaseException, conn_id: str) -> str | None:
+    """Say what to do about a certificate of the other side that did not verify; None when that is not the problem."""
     from ssl import SSLCertVerificationError
 
     from urllib3.util.ssl_match_hostname import CertificateError
 
-    return any(isinstance(each, (SSLCertVerificationError, CertificateError)) for each in _layers(error))
+    unverified = (SSLCertVerificationError, CertificateError)
+    if (reason := next((each for each in _layers(error) if isinstance(each, unverified)), None)) is None:
+        return None
+    code = getattr(reason, "verify_code", _OF_OTHER_HOSTS[0])
+    if code in _OUTSIDE_ITS_TIME:
+        return "The other side needs a new one, unless this machine's clock is wrong."
+    if code in _OF_OTHER_HOSTS:
+        return f"Check host and iam_endpoint of connection {conn_id!r}."
+    return (
+        f"If a CA of your own signed its certificate, set extra field `verify` of connection {conn_id!r} to the path "
+        "of the CA bundle."
+    )
 
 
 def _layers(error: object) -> Iterator[BaseException]:

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 from tls import AFTER_THE_REQUEST, IN_THE_HANDSHAKE, Authority, Server, close, read_message
@@ -33,8 +34,8 @@ def serve(authority, monkeypatch):
     """Return a function that starts a server with faults, and makes a hook that trusts it."""
     servers = []
 
-    def start(*faults, host="localhost", verify=None, timeout=2):
-        server = Server(authority.server_context(host), answer_to, faults)
+    def start(*faults, host="localhost", verify=None, timeout=2, **certificate):
+        server = Server(authority.server_context(host, **certificate), answer_to, faults)
         servers.append(server)
         extra = {
             "auth_type": "ak_sk",
@@ -85,10 +86,22 @@ def test_a_certificate_of_another_authority_is_permanent(serve, call, tmp_path):
 @pytest.mark.parametrize("call", CALLS)
 def test_a_certificate_of_another_host_is_permanent(serve, call):
     server, hook = serve(host="elsewhere.example.com")
-    with pytest.raises(DliCertificateError, match="certificate is not valid for 'localhost'"):
+    advice = (
+        r"certificate is not valid for 'localhost'.*\)\. Check host and iam_endpoint of connection 'dli_default'\.$"
+    )
+    with pytest.raises(DliCertificateError, match=advice):
         CALLS[call](hook)
     # What may leave a job running is tried twice: another server of the same name may have another certificate.
     assert (server.connections, server.requests) == (2 if call == "cancel" else 1, [])
+
+
+def test_a_certificate_that_has_expired_says_so(serve):
+    server, hook = serve(ends_in=timedelta(days=-1))
+    with pytest.raises(
+        DliCertificateError, match=r"\(certificate has expired\)\. The other side needs a new one, unless"
+    ):
+        hook.get_job(JOB)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("fault", IN_THE_HANDSHAKE)
