@@ -145,10 +145,18 @@ class DliClient:
             return isinstance(error, DliTemporaryError) and (call.repeatable or error.nothing_started)
 
         end = machine.monotonic() + self.patience.give_up_after
+
+        def seconds_to_wait(state: RetryCallState) -> float:
+            # Whatever the dice say, the time is used to its end: an outage may be over by then.
+            return min(self._seconds_to_wait(state), max(end - machine.monotonic(), 0))
+
+        def is_over(state: RetryCallState) -> bool:
+            return machine.monotonic() + (self._asked_to_wait(state) or 0) >= end
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(worth_repeating),
-            wait=self._seconds_to_wait,
-            stop=lambda state: machine.monotonic() + state.upcoming_sleep >= end,
+            wait=seconds_to_wait,
+            stop=is_over,
             sleep=self.pause,
             reraise=True,
         )
@@ -298,12 +306,18 @@ class DliClient:
     def _seconds_to_wait(self, state: RetryCallState) -> float:
         import tenacity
 
-        error = state.outcome.exception() if state.outcome else None
+        if (asked := self._asked_to_wait(state)) is not None:
+            return asked
         longest = self.patience.longest_pause
-        if isinstance(error, DliTemporaryError) and error.retry_after is not None:
-            # Also when DLI asks to be asked again at once, as it may while it fails again and again.
-            return min(max(error.retry_after, FIRST_PAUSE), longest)
         return tenacity.wait_random_exponential(multiplier=2 * FIRST_PAUSE, min=FIRST_PAUSE, max=longest)(state)
+
+    def _asked_to_wait(self, state: RetryCallState) -> float | None:
+        """Return how long DLI asks to wait, in seconds, as far as it is let; None when it does not ask."""
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, DliTemporaryError) or error.retry_after is None:
+            return None
+        # Also when DLI asks to be asked again at once, as it may while it fails again and again.
+        return min(max(error.retry_after, FIRST_PAUSE), self.patience.longest_pause)
 
     def _send_authenticated(self, call: Call[T]) -> T:
         """Send a call once, and once more each with what is issued anew and a new connection if it is refused."""

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_dli.api import sql
+from airflow_provider_dli.client import client
 from airflow_provider_dli.client.patience import Patience
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
@@ -283,6 +284,23 @@ class TestRepeats:
         hook.send(sql.list_jobs())
         assert 1 <= time.monotonic() - start < 5
         assert [call.status for call in dli_local.requests(call="list")] == [429, 200]
+
+    def test_the_last_try_is_at_the_end_of_the_time_whatever_pause_the_dice_say(self, dli_local, hook, monkeypatch):
+        hook.connect()
+        monkeypatch.setattr(client, "FIRST_PAUSE", 30)
+        dli_local.fault("list", "status", status=503)
+        start = time.monotonic()
+        hook.send(sql.list_jobs(), give_up_after=1)
+        assert 1 <= time.monotonic() - start < 3
+
+    def test_a_dli_that_asks_to_wait_longer_than_there_is_time_is_not_asked_again(self, dli_local, hook):
+        hook.connect()
+        dli_local.fault("list", "status", times=None, status=429, retry_after="3")
+        start = time.monotonic()
+        with pytest.raises(DliTemporaryError, match="HTTP 429"):
+            hook.send(sql.list_jobs(), give_up_after=2)
+        assert time.monotonic() - start < 2
+        assert len(dli_local.requests(call="list")) == 1
 
     def test_a_submit_is_repeated_when_it_was_refused_for_load(self, dli_local, hook):
         dli_local.fault("submit", "status", status=429, error_code="APIG.0308", error_msg="slow down", retry_after="0")
