@@ -386,10 +386,11 @@ class KillSwitch:
 
     def _follow_instead(self, unknown: str) -> bool:
         """Follow what was submitted, if DLI has answered the submit with an id that it does not know; tell whether."""
-        find, self._find_submitted = self._find_submitted, None
-        end = machine.monotonic() + FIND_WITHIN
+        find, end = self._find_submitted, machine.monotonic() + FIND_WITHIN
         while find is not None and not self._is_closed:
-            if found := set(find()):
+            # Not before this has an answer: where the credentials are refused, it is looked for once more.
+            found, self._find_submitted = set(find()), None
+            if found:
                 for job_id in found - {unknown}:
                     self._jobs.setdefault(job_id, _Followed())
                     self._orders.put(True)

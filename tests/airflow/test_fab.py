@@ -12,32 +12,17 @@ from typing import Any
 
 import pytest
 import requests
+from lab.jobs_page import identity_of
 
 from airflow_provider_dli.hooks.dli import DliHook
-from airflow_provider_dli.identity import Identity
 from airflow_provider_dli.local.airflow.launcher import AirflowLauncher
 from airflow_provider_dli.local.handle import LocalDli
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(300)]
 pytest.importorskip("airflow.providers.fab", reason="the group `integrations` is not installed")
 
-DEPLOYMENT = "ours"
 # Of the job of a task of this Airflow, and of one that somebody has submitted by hand.
-TAGS = {
-    "ours": Identity(
-        dag_id="sales",
-        run_id="run",
-        task_id="load",
-        map_index=-1,
-        statement_index=0,
-        generation="1795305600000000.2",
-        try_number=1,
-        owner="task",
-        work="ff1912c98c1b7750",
-        deployment=DEPLOYMENT,
-    ).tags(),
-    "foreign": {},
-}
+TAGS = {"ours": identity_of("sales", "load").tags(), "foreign": {}}
 
 
 class AirflowWithFab(AirflowLauncher):
@@ -52,7 +37,7 @@ class AirflowWithFab(AirflowLauncher):
 
     def settings(self) -> dict[str, object]:
         manager = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
-        return {**super().settings(), "core.auth_manager": manager, "dli.deployment": DEPLOYMENT}
+        return {**super().settings(), "core.auth_manager": manager, "dli.deployment": "tests"}
 
     def log_in(self, username: str, password: str) -> requests.Session:
         """Return a session like that of a browser in which this user has logged in."""
@@ -79,7 +64,7 @@ def users(airflow: AirflowWithFab) -> dict[str, requests.Session]:
     for role in ("Viewer", "User", "Op"):
         user = {"username": role, "first_name": "A", "last_name": role, "email": f"{role}@localhost"}
         user |= {"password": airflow.password, "roles": [{"name": role}]}
-        answer = requests.post(f"{airflow.url}/auth/fab/v1/users", json=user, headers=bearer, timeout=60)
+        answer = admin.post(f"{airflow.url}/auth/fab/v1/users", json=user, headers=bearer, timeout=60)
         assert answer.ok, answer.text
         sessions[role] = airflow.log_in(role, airflow.password)
     return sessions
@@ -98,15 +83,13 @@ def test_who_may_see_and_cancel_what(
     airflow: AirflowWithFab,
     dli: LocalDli,
     users: dict[str, requests.Session],
-    monkeypatch: pytest.MonkeyPatch,
     role: str,
     sees: set[str],
     cancels: set[str],
 ) -> None:
-    for name, value in dli.connection_env().items():
-        monkeypatch.setenv(name, value)
     dli.will(run_for=120, times=2)
-    jobs = {name: DliHook().submit_sql_job("SELECT 1", tags=tags).id for name, tags in TAGS.items()}
+    with dli.as_connection():
+        jobs = {name: DliHook().submit_sql_job("SELECT 1", tags=tags).id for name, tags in TAGS.items()}
     session = users[role]
     assert session.get(f"{airflow.url}/dli/jobs", timeout=60).ok
     # A list that was read a moment ago is shown again.

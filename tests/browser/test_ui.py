@@ -11,14 +11,13 @@ from urllib.parse import quote
 
 import pytest
 from lab.airflow import LocalAirflow
-from lab.jobs_page import JobsPage, log_in, running
+from lab.jobs_page import JobsPage, identity_of, log_in, running
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from airflow_provider_dli.api.kinds import KINDS
 from airflow_provider_dli.api.spark import SparkWork
 from airflow_provider_dli.get_provider_info import get_provider_info
 from airflow_provider_dli.hooks.dli import DliHook
-from airflow_provider_dli.identity import Identity
 from airflow_provider_dli.local.handle import LocalDli
 
 # A mark, as a fixture would skip only after Airflow has been started.
@@ -257,22 +256,6 @@ def scenery(airflow: LocalAirflow, dli: LocalDli, by_hand: str) -> Iterator[None
     yield
     airflow.api.mark_dag_run("browser", run_id, "failed")
     airflow.api.wait_for_state("browser", run_id)
-
-
-def identity_of(dag_id: str, task_id: str) -> Identity:
-    """Whose a job is that no task of this Airflow has submitted."""
-    return Identity(
-        dag_id=dag_id,
-        run_id="scheduled__2026-11-22T00:00:00+00:00",
-        task_id=task_id,
-        map_index=-1,
-        statement_index=0,
-        generation="1.1",
-        try_number=1,
-        owner="task",
-        work="",
-        deployment="tests",
-    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect, sync_playwright
 
-from airflow_provider_dli.identity import RUN, escape
+from airflow_provider_dli.identity import RUN, Identity, escape
 from airflow_provider_dli.local.handle import LocalDli
 from lab.airflow import LocalAirflow
 
@@ -118,3 +118,19 @@ def running(dli: LocalDli, run_id: str) -> str | None:
     """The running job of a DAG run."""
     found = [job for job in dli.jobs() if job.tags.get(RUN) == escape(run_id) and job.status == "RUNNING"]
     return found[0].job_id if found else None
+
+
+def identity_of(dag_id: str, task_id: str) -> Identity:
+    """Whose a job is that no task of this Airflow has submitted."""
+    return Identity(
+        dag_id=dag_id,
+        run_id="scheduled__2026-11-22T00:00:00+00:00",
+        task_id=task_id,
+        map_index=-1,
+        statement_index=0,
+        generation="1.1",
+        try_number=1,
+        owner="task",
+        work="",
+        deployment="tests",
+    )

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliNotFoundError, DliTemporaryError
+from airflow_provider_dli.exceptions import (
+    DliAuthenticationError,
+    DliError,
+    DliNotFoundError,
+    DliTaskKilledError,
+    DliTemporaryError,
+)
 from airflow_provider_dli.job import Cancellation, Job, JobState
 from airflow_provider_dli.tasks import kill
 from airflow_provider_dli.tasks.kill import KillSwitch
@@ -202,6 +208,24 @@ def test_a_job_that_dli_does_not_know_is_looked_for_as_it_was_submitted(monkeypa
         until(lambda: walk.switch.state is State.SETTLED)
         assert walk.switch._jobs["job"].fate is fate
         assert len(walk.cancelled) == len(walk.switch._jobs) == followed
+
+
+def test_it_is_looked_for_once_more_with_other_credentials(monkeypatch):
+    answers = iter([DliAuthenticationError("refused"), ["other"]])
+
+    def find():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with Walk(DliNotFoundError("unknown")) as walk:
+        walk.cancels.set()
+        walk.switch.submit(lambda: Job("job", "sql", "SQL job", JobState.LAUNCHING, ""), timeout=WAIT, find=find)
+        walk.do("pull")
+        with pytest.raises(DliTaskKilledError, match="found under another id"):
+            walk.switch.check()
+        assert walk.cancelled == ["job", "job", "other"]
 
 
 class TestLaunch:
