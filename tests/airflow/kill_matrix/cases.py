@@ -26,7 +26,7 @@ from kill_matrix.disturbances import (
     triggerer_restarted,
 )
 from kill_matrix.kinds import FLINK, SPARK, SQL, STOCK, Kind
-from kill_matrix.stage import IN_TIME, OVER, RUN_FOR, SLOW, TASK, Run
+from kill_matrix.stage import GRACE, IN_TIME, OVER, PATIENCE, RUN_FOR, SLOW, TASK, Run
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,16 @@ class Case:
     def only_a_sweep(self) -> bool:
         """Whether nobody is left to cancel the job."""
         return "RUNNING" in self.jobs
+
+    @property
+    def may_be_left(self) -> bool:
+        """Whether the job may run on after its task."""
+        return self.path.or_left or self.only_a_sweep
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a job may run on after its task until it is called left behind."""
+        return GRACE if self.may_be_left else PATIENCE
 
 
 # Paths: what a user does in the UI.

@@ -34,8 +34,11 @@ RUN_FOR = 90
 SLOW = 8
 # How long a submit may take for its answer to come before the SIGKILL that follows a kill after 5 seconds.
 IN_TIME = 4
-# A job that runs this much longer than its task is left behind, in seconds.
+# A job that runs this much longer than its task is late, in seconds; and left behind, where nobody is to cancel it.
 GRACE = 12
+# How long others are waited for until they count as left behind, in seconds: on a busy machine all of Airflow may stand
+# still for a while.
+PATIENCE = 60
 
 
 class Stage:
@@ -58,6 +61,7 @@ class Stage:
         self._report = report
         self._side_by_side = side_by_side
         self._jobs: dict[str, list[LocalJob]] = {}
+        self._jobs_as_of = 0.0
         self._tasks: dict[str, list[dict[str, Any]]] = {}
         self._playing: set[str] = set()
         self._closed = threading.Event()
@@ -85,6 +89,8 @@ class Stage:
         alone = [case for case in cases if case.path.alone]
         for dag_id in {case.dag for case in (*together, *alone)}:
             self.airflow.api.wait_for_dag(dag_id)
+        if any(case.path.deferred for case in together):
+            self._warm_up()
         with ThreadPoolExecutor(self._side_by_side) as threads:
             outcomes = [outcome for each in threads.map(self._play_again_if_need_be, together) for outcome in each]
         of_disturbance: dict[object, list[Case]] = defaultdict(list)
@@ -93,6 +99,14 @@ class Stage:
         for group in of_disturbance.values():
             outcomes += self._play_again_if_need_be(*group)
         return {outcome.name: outcome for outcome in outcomes}
+
+    def _warm_up(self) -> None:
+        """Defer a task that nobody kills: with the first one, a triggerer builds an API, and hears of no kill so long."""
+        run_id, dag_id = f"warm-up-{time.time():.0f}", "kill_once_deferred"
+        self.dli.will(matching=f"'case {run_id}'", run_for=3)
+        self.airflow.api.wait_for_dag(dag_id)
+        self.airflow.api.trigger(dag_id, run_id=run_id)
+        self.airflow.api.wait_for_state(dag_id, run_id, timeout=120)
 
     def _play_again_if_need_be(self, *cases: Case) -> list[Outcome]:
         """
@@ -109,6 +123,10 @@ class Stage:
     def jobs(self, run_id: str) -> list[LocalJob]:
         """The DLI jobs of a DAG run, oldest first."""
         return self._jobs.get(run_id, [])
+
+    def has_active_jobs(self, run_id: str, since: float) -> bool:
+        """Whether a DAG run has active DLI jobs, or may have: nobody has looked since this moment."""
+        return self._jobs_as_of < since or any(job.is_active for job in self.jobs(run_id))
 
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a DAG run, as Airflow's REST API shows them, by map index."""
@@ -165,10 +183,10 @@ class Stage:
                 look()
 
     def _look_at_dli(self) -> None:
-        found = defaultdict(list)
+        found, began_at = defaultdict(list), time.time()
         for job in self.dli.jobs():
             found[run_of(job)].append(job)
-        self._jobs = found
+        self._jobs, self._jobs_as_of = found, began_at
 
     def _look_at_airflow(self) -> None:
         found = defaultdict(list)
@@ -301,7 +319,11 @@ class Run:
         self.over_at = time.time()
         time.sleep(max(0, self.killed_at + self.case.moment.lasts - time.time()))
         with contextlib.suppress(TimeoutError):
-            self.until(lambda: not any(job.is_active for job in self.jobs), "no job is active", timeout=GRACE)
+            self.until(
+                lambda: not self.stage.has_active_jobs(self.id, since=self.over_at),
+                "no job is active",
+                timeout=self.case.patience,
+            )
         # What a late retry or a late kill would still do.
         time.sleep(2)
 

@@ -58,9 +58,15 @@ def check(outcome: Outcome) -> None:
     assert not any(found.values()), f"{found} in {outcome}"
 
 
+def is_late(outcome: Outcome) -> bool:
+    """Whether a job that somebody was to cancel ran on for long after its task was over."""
+    ended = [job.ended_at or inf for job in started(outcome)]
+    return outcome.problem is None and not outcome.case.may_be_left and max(ended, default=0) > outcome.over_at + GRACE
+
+
 def _orphans(outcome: Outcome) -> int:
     """Jobs that ran on after their task was over."""
-    return sum((job.ended_at or inf) > outcome.over_at + GRACE for job in started(outcome))
+    return sum((job.ended_at or inf) > outcome.over_at + outcome.case.patience for job in started(outcome))
 
 
 def _duplicates(outcome: Outcome) -> int:
