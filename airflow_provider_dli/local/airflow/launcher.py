@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from airflow_provider_dli.local.airflow.database import number_triggers_once
 from airflow_provider_dli.local.airflow.guardian import Guardian
 from airflow_provider_dli.local.airflow.logs import readable, tail
 from airflow_provider_dli.local.airflow.ports import hold_port
@@ -80,6 +81,8 @@ class AirflowLauncher:
         try:
             self._report("Airflow: creating its database")
             self.run("db", "migrate", to="create its database")
+            if (database := self.home / "airflow.db").exists():
+                number_triggers_once(database)
             self.create_user()
             self._report(f"Airflow: starting {', '.join(self.components)}")
             for name in self.components:
