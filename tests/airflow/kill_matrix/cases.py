@@ -492,9 +492,18 @@ PATHS = [
         signal_supervisor(signal.SIGTERM),
         "success",
         tries=2,
+        dag="kill_retried_later",
         disturbance=api_server_down,
     ),
-    Path("api-server", "API server down for long", leave_alone, "success", tries=2, disturbance=api_server_down),
+    Path(
+        "api-server",
+        "API server down for long",
+        leave_alone,
+        "success",
+        tries=2,
+        dag="kill_retried_later",
+        disturbance=api_server_down,
+    ),
 ]
 NOBODY = Path("nobody", "nothing", leave_alone, "success", "FINISHED", "nobody", kills=False)
 NOBODY_DEFERRED = replace(NOBODY, name="nobody-deferred", dag="kill_retried_deferred")
