@@ -77,7 +77,7 @@ def test_a_failure_is_one_of_the_job(dli_local):
 
 def test_deferred_it_is_asked_again_for_the_next_statement_only(dli_local):
     dli_local.will(matching="SELECT 1", run_for=4)
-    dli_local.will(matching="SELECT 2", run_for=1)
+    dli_local.will(matching="SELECT 2", run_for=2)
     calls = []
 
     def script():

@@ -142,13 +142,13 @@ class TestSubmit:
         assert dli_local.jobs()[0].cancel_requests == ()
 
     def test_the_result_is_that_of_the_job(self, dli_local, context):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         dli_local.wait_until(lambda dli: not dli.jobs()[0].is_active)
         assert resumed(DliSubmitSqlJobOperator, deferral, context, sql="select 1") == dli_local.jobs()[0].job_id
 
     def test_dag_test_passes_on_nothing_but_the_event(self, dli_local, context):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         [job] = dli_local.jobs()
         dli_local.wait_until(lambda dli: not dli.jobs()[0].is_active)
@@ -157,7 +157,7 @@ class TestSubmit:
         assert task.resume_execution(deferral.method_name, {"event": event}, context) == job.job_id
 
     def test_a_failed_job_fails_the_task_with_the_words_of_dli(self, dli_local, context):
-        dli_local.will(run_for=1, then="FAILED", message="DLI.0999: lost")
+        dli_local.will(run_for=2, then="FAILED", message="DLI.0999: lost")
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         dli_local.wait_until(lambda dli: not dli.jobs()[0].is_active)
         with pytest.raises(DliJobError, match=r"DLI\.0999: lost"):
@@ -234,7 +234,7 @@ class TestSubmit:
 
     @pytest.mark.parametrize("event", [OVER, {"outcome": "timeout"}], ids=lambda event: event["outcome"])
     def test_a_job_that_finished_is_a_success_however_late_a_worker_is_there(self, dli_local, context, event):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=2)}
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, **arguments), context)
         [job] = dli_local.jobs()
@@ -243,7 +243,7 @@ class TestSubmit:
         assert resumed(DliSubmitSqlJobOperator, deferral, context, event, **arguments) == job.job_id
 
     def test_nor_does_a_dli_that_stumbles_when_the_worker_is_late_make_a_timeout_of_it(self, dli_local, context):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=2)}
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, **arguments), context)
         [job] = dli_local.jobs()
@@ -268,7 +268,7 @@ class TestSubmit:
             task.resume_execution(deferral.method_name, {**deferral.kwargs, "event": OVER}, context)
 
     def test_a_job_that_finished_is_a_success_also_when_the_deferral_failed(self, dli_local, context, airflow_says):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         deferral_of(task_of(DliSubmitSqlJobOperator, sql="select 1"), context)
         [job] = dli_local.jobs()
         dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
@@ -330,12 +330,12 @@ class TestCancel:
 class TestSensor:
     @pytest.fixture
     def job_id(self, dli_local, context):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         return execute(task_of(DliSubmitSqlJobOperator, sql="select 1", wait_for_completion=False), context)
 
     @pytest.fixture
     def failed_job_id(self, dli_local, context):
-        dli_local.will(run_for=1, then="FAILED", message="DLI.0999: lost")
+        dli_local.will(run_for=2, then="FAILED", message="DLI.0999: lost")
         return execute(task_of(DliSubmitSqlJobOperator, sql="select 1", wait_for_completion=False), context)
 
     def test_poking_it_waits_until_the_job_has_finished(self, dli_local, context, job_id):

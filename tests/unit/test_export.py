@@ -88,7 +88,7 @@ class TestOperator:
         assert dli_local.job(job_id).queue_name == "default"
 
     def test_deferred(self, dli_local, query):
-        dli_local.will(kind="sql", matching="EXPORT", run_for=0.5)
+        dli_local.will(kind="sql", matching="EXPORT", run_for=2)
         task = export_of(query, deferrable=True)
         deferral = deferral_of(task, context := context_of())
         [job] = exports(dli_local)
@@ -253,7 +253,7 @@ class TestExportTo:
 
     def test_deferred(self, dli_local):
         dli_local.fault("status", "unknown_state", times=None, state="RUNNING")
-        dli_local.will(kind="sql", matching="EXPORT", run_for=0.5)
+        dli_local.will(kind="sql", matching="EXPORT", run_for=2)
         ti = TaskInstance()
         deferral = deferral_of(sql_of(deferrable=True), context := context_of(ti))
         [query] = dli_local.jobs()

@@ -85,7 +85,7 @@ class TestOperator:
         assert result_of("SELECT 1 AS a; SELECT 2 AS b") == [{"b": 2}]
 
     def test_after_a_deferral(self, dli_local):
-        dli_local.will(run_for=1, rows=[[1]])
+        dli_local.will(run_for=2, rows=[[1]])
         context = context_of()
         deferral = deferral_of(task_of(deferrable=True), context)
         [job] = dli_local.jobs()

@@ -210,13 +210,13 @@ class TestDeferred:
         assert through(dli_local) == 2
 
     def test_each_statement_is_waited_for_in_the_triggerer(self, dli_local):
-        dli_local.will(run_for=1, times=3)
+        dli_local.will(run_for=2, times=3)
         assert through(dli_local) == 3
         assert [word for word, _ in ran(dli_local)] == ["'one;'", "2", "3"]
 
     @pytest.mark.matrix
     def test_dag_test_passes_on_nothing_but_the_event(self, dli_local, monkeypatch):
-        dli_local.will(run_for=1, times=3)
+        dli_local.will(run_for=2, times=3)
         assert through(dli_local, crossed=False, monkeypatch=monkeypatch) == 3
         assert [word for word, _ in ran(dli_local)] == ["'one;'", "2", "3"]
 
@@ -228,7 +228,7 @@ class TestDeferred:
         assert [word for word, _ in ran(dli_local)] == ["'one;'", "2"]
 
     def test_a_trigger_that_crashed_leaves_no_task_green_that_is_not_done(self, dli_local, monkeypatch):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         context = context_of()
         deferral_of(task_of(deferrable=True), context)
         xcoms = context["ti"].xcoms
@@ -238,7 +238,7 @@ class TestDeferred:
             task_of().resume_execution("__fail__", {"error": "the trigger crashed", "traceback": []}, context)
 
     def test_a_script_that_has_changed_meanwhile_is_an_error(self, dli_local):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         context = context_of()
         deferral = deferral_of(task_of(deferrable=True), context)
         dli_local.wait_until(lambda dli: not dli.jobs()[0].is_active)
@@ -246,7 +246,7 @@ class TestDeferred:
             resume(task_of("SELECT 1"), deferral, context)
 
     def test_a_kill_between_two_statements_starts_no_other(self, dli_local):
-        dli_local.will(run_for=1)
+        dli_local.will(run_for=2)
         context = context_of()
         deferral = deferral_of(task_of(deferrable=True), context)
         dli_local.wait_until(lambda dli: not dli.jobs()[0].is_active)

@@ -88,7 +88,7 @@ class TestTheJobFailed:
 
     @CASES
     def test_while_it_is_deferred(self, dli_local, context, job, options, error):
-        job_id = job("FAILED", run_for=0.5)
+        job_id = job("FAILED", run_for=2)
         deferral = defer(context, job_id=job_id)
         dli_local.wait_until(lambda dli: not dli.job(job_id).is_active)
         with ends(error):
@@ -200,7 +200,7 @@ def test_a_trigger_asks_once_a_second_at_most(context, job, poke_interval, asked
 
 
 def test_a_sensor_that_must_not_be_nested_is_resumed(context, job):
-    job_id = job(run_for=0.5)
+    job_id = job(run_for=2)
     resumed(context, defer(context, job_id=job_id), job_id=job_id, allow_nested_operators=False)
 
 

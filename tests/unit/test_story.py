@@ -225,18 +225,18 @@ def runs(dli):
 class TestOneTry:
     @each_kind
     def test_it_finishes(self, dli_local, run, kind):
-        dli_local.will(kind=kind, launching_for=0.6, run_for=0.6)
+        dli_local.will(kind=kind, launching_for=1, run_for=1)
         run(KINDS[kind])
 
     @each_kind
     def test_it_fails(self, dli_local, run, kind):
         dli_local.will(
-            kind=kind, launching_for=0.6, run_for=0.6, then="FAILED", message="DLI.0999: lost", log=["one", "two"]
+            kind=kind, launching_for=1, run_for=1, then="FAILED", message="DLI.0999: lost", log=["one", "two"]
         )
         run(KINDS[kind])
 
     def test_somebody_else_cancels_the_job(self, dli_local, run):
-        dli_local.will(launching_for=0.6, run_for=0.6, then="CANCELLED")
+        dli_local.will(launching_for=1, run_for=1, then="CANCELLED")
         run(SQL)
 
     @each_kind
@@ -250,12 +250,12 @@ class TestOneTry:
         run(FLINK, wait_for="running")
 
     def test_a_script(self, dli_local, run):
-        dli_local.will(launching_for=0.6, run_for=0.6, times=2)
+        dli_local.will(launching_for=1, run_for=1, times=2)
         run(SQL, sql="select 1; select 2")
 
     def test_by_access_key(self, dli_local, connect, run):
         connect("ak_sk")
-        dli_local.will(launching_for=0.6, run_for=0.6)
+        dli_local.will(launching_for=1, run_for=1)
         run(SQL)
 
     def test_the_answer_to_the_submit_is_lost(self, dli_local, run):
@@ -355,23 +355,23 @@ class TestLaterTry:
         run(SQL, ti=SECOND())
 
     def test_the_job_has_failed(self, dli_local, run):
-        dli_local.will(launching_for=0.6, run_for=0.6, then="FAILED", message="DLI.0999: lost")
+        dli_local.will(launching_for=1, run_for=1, then="FAILED", message="DLI.0999: lost")
         run(SQL)
-        dli_local.will(launching_for=0.6, run_for=0.6)
+        dli_local.will(launching_for=1, run_for=1)
         run(SQL, ti=SECOND())
 
     def test_somebody_has_cleared_the_task(self, dli_local, run, lost):
         dli_local.will(run_for=60)
         lost(SQL)
         dli_local.wait_until(runs)
-        dli_local.will(launching_for=0.6, run_for=0.6)
+        dli_local.will(launching_for=1, run_for=1)
         run(SQL, ti=CLEARED())
 
     def test_it_runs_something_else(self, dli_local, run, lost):
         dli_local.will(run_for=60)
         lost(SQL)
         dli_local.wait_until(runs)
-        dli_local.will(launching_for=0.6, run_for=0.6)
+        dli_local.will(launching_for=1, run_for=1)
         run(SQL, ti=SECOND(), sql="select 2", queue_name="default")
 
     def test_it_takes_the_result_of_something_else(self, dli_local, run, lost):
@@ -384,12 +384,12 @@ class TestLaterTry:
         dli_local.will(run_for=60)
         lost(SQL)
         dli_local.wait_until(runs)
-        dli_local.will(launching_for=0.6, run_for=0.6)
+        dli_local.will(launching_for=1, run_for=1)
         run(SQL, ti=SECOND(), on_earlier_job="cancel")
 
     def test_there_is_none(self, dli_local, run, monkeypatch):
         monkeypatch.setattr(start, "LIST_LAG", 0)
-        dli_local.will(launching_for=0.6, run_for=0.6)
+        dli_local.will(launching_for=1, run_for=1)
         run(SQL, ti=SECOND())
 
 
