@@ -83,14 +83,14 @@ class TestCreate:
     def test_the_wait_after_the_creation(self, create, arguments, least):
         began = time.monotonic()
         create(**arguments)
-        assert least <= time.monotonic() - began < least + 1
+        assert least <= time.monotonic() - began < least + 3
 
     def test_a_later_try_takes_the_queue_of_an_earlier_one_and_waits_for_the_rest(self, dli_local, create, capsys):
         create()
-        time.sleep(1)
+        time.sleep(2)
         began = time.monotonic()
-        assert create(TaskInstance(try_number=2), wait_usable=2.5) == "etl"
-        assert 1 < time.monotonic() - began < 2
+        assert create(TaskInstance(try_number=2), wait_usable=4) == "etl"
+        assert 1 < time.monotonic() - began < 3.5
         assert "this task has created it before" in capsys.readouterr().out
         assert create(TaskInstance(try_number=3), wait_usable=1) == "etl"
         assert len(dli_local.requests("queue_create")) == 3

@@ -416,7 +416,7 @@ class TestBackgroundLog:
         began = time.monotonic()
         for number in range(20):
             log.info("line %d", number)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert not log.is_written
         held.may_write.set()
         until(lambda: log.is_written)
