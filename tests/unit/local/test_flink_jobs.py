@@ -260,7 +260,7 @@ def test_jobs_wait_in_job_submitting_while_the_queue_is_full(flink, dli_local):
     time.sleep(0.1)
     assert flink.status(second) == "job_submitting"
     flink.stop(first)
-    flink.until(second, "job_running", timeout=2)
+    flink.until(second, "job_running")
 
 
 class TestRefusals:

@@ -212,17 +212,17 @@ class TestQueues:
         assert wire.status(second)["status"] == "LAUNCHING"
         assert wire.run("select 2", queue_name="OTHER")["queue_name"] == "other"
         wire.cancel(second)
-        assert wire.until(second, timeout=1)["status"] == "CANCELLED", "without ever having run"
+        assert wire.until(second)["status"] == "CANCELLED", "without ever having run"
         assert dli_local.job(second).started_at is None
         wire.cancel(first)
-        wire.until(third, "RUNNING", timeout=1)
+        wire.until(third, "RUNNING")
 
     def test_more_capacity_lets_waiting_jobs_in(self, wire, dli_local):
         dli_local.settings(queues={"default": 0})
         job_id = wire.start("select 1")
         assert wire.status(job_id)["status"] == "LAUNCHING"
         dli_local.settings(queues={"default": 1})
-        assert wire.until(job_id, timeout=2)["status"] == "FINISHED"
+        assert wire.until(job_id)["status"] == "FINISHED"
 
 
 def test_a_reset_interrupts_and_forgets(wire, dli_local):
