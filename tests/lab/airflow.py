@@ -26,9 +26,6 @@ QUICK: Mapping[str, object] = {
     "scheduler.scheduler_idle_sleep_time": 0.2,
     "scheduler.task_instance_heartbeat_timeout": 15,
     "scheduler.task_instance_heartbeat_timeout_detection_interval": 2,
-    # A task whose worker was lost before it began is queued again.
-    "scheduler.task_queued_timeout": 60,
-    "scheduler.task_queued_timeout_check_interval": 5,
     "scheduler.trigger_timeout_check_interval": 1,
     "triggerer.job_heartbeat_sec": 2,
     "triggerer.triggerer_health_check_threshold": 15,
