@@ -46,8 +46,8 @@ class Outcomes:
         self._stage, self._write = stage, write
         self._found: dict[str, Outcome] = {}
 
-    def of_all(self) -> list[Outcome]:
-        """What came of all cases of the groups that have been played."""
+    def played(self) -> list[Outcome]:
+        """What came of all cases that have been played."""
         return list(self._found.values())
 
     def __getitem__(self, name: str) -> Outcome:
@@ -109,9 +109,9 @@ def test_with_an_execution_timeout_dli_itself_has_a_bound(case: Case, outcomes: 
 @pytest.mark.matrix
 def test_hardly_any_kill_is_late(outcomes: Outcomes) -> None:
     """One may have met a busy machine; more of them mean that we are slow."""
-    late = [outcome.name for outcome in outcomes.of_all() if verdict.is_late(outcome)]
-    print(f"{len(late)} of {len(outcomes.of_all())} kills were late: {late}")
-    assert len(late) <= max(1, len(outcomes.of_all()) / 20), late
+    late = [outcome.name for outcome in outcomes.played() if verdict.is_late(outcome)]
+    print(f"{len(late)} of {len(outcomes.played())} kills were late: {late}")
+    assert len(late) <= max(1, len(outcomes.played()) / 20), late
 
 
 def test_the_docs_say_what_happens() -> None:

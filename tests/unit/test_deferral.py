@@ -235,7 +235,7 @@ class TestSubmit:
     @pytest.mark.parametrize("event", [OVER, {"outcome": "timeout"}], ids=lambda event: event["outcome"])
     def test_a_job_that_finished_is_a_success_however_late_a_worker_is_there(self, dli_local, context, event):
         dli_local.will(run_for=2)
-        arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=2)}
+        arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=4)}
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, **arguments), context)
         [job] = dli_local.jobs()
         dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED")
@@ -244,7 +244,7 @@ class TestSubmit:
 
     def test_nor_does_a_dli_that_stumbles_when_the_worker_is_late_make_a_timeout_of_it(self, dli_local, context):
         dli_local.will(run_for=2)
-        arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=2)}
+        arguments = {"sql": "select 1", "execution_timeout": timedelta(seconds=4)}
         deferral = deferral_of(task_of(DliSubmitSqlJobOperator, **arguments), context)
         [job] = dli_local.jobs()
         time.sleep(max(0, deferral.kwargs["deadline"] - time.time()) + 0.5)

@@ -22,6 +22,8 @@ def number_triggers_once(database: Path) -> None:
             "SELECT sql FROM sqlite_master WHERE tbl_name = 'trigger' AND sql IS NOT NULL ORDER BY type = 'index'"
         )
         table, *indexes = [sql for (sql,) in connection.execute(of_triggers)]
-        table = re.sub(r",\s*(CONSTRAINT \w+ )?PRIMARY KEY \(id\)", "", table)
-        table = table.replace("id INTEGER NOT NULL", "id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", 1)
-        connection.executescript("; ".join(['DROP TABLE "trigger"', table, *indexes]))
+        number = "id INTEGER NOT NULL"
+        table, ids = re.subn(rf"\b{number},", f"{number} PRIMARY KEY AUTOINCREMENT,", table, count=1)
+        table, keys = re.subn(r",\s*(CONSTRAINT \w+ )?PRIMARY KEY \(id\)", "", table)
+        if ids == keys == 1:  # or a later Airflow numbers them in another way
+            connection.executescript("; ".join(['DROP TABLE "trigger"', table, *indexes]))

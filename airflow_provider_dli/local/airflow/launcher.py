@@ -66,6 +66,11 @@ class AirflowLauncher:
         return self.guardian.home
 
     @property
+    def _sqlite(self) -> Path:
+        """The database, where it is not another one."""
+        return self.home / "airflow.db"
+
+    @property
     def guardian(self) -> Guardian:
         if self._guardian is None:
             raise RuntimeError("this Airflow is not started")
@@ -81,8 +86,8 @@ class AirflowLauncher:
         try:
             self._report("Airflow: creating its database")
             self.run("db", "migrate", to="create its database")
-            if (database := self.home / "airflow.db").exists():
-                number_triggers_once(database)
+            if self._sqlite.exists():
+                number_triggers_once(self._sqlite)
             self.create_user()
             self._report(f"Airflow: starting {', '.join(self.components)}")
             for name in self.components:
@@ -200,7 +205,7 @@ class AirflowLauncher:
             "core.simple_auth_manager_passwords_file": self.home / "passwords.json",
             "core.simple_auth_manager_users": f"{self.username}:admin",
             # SQLite has one writer at a time: the others wait for it up to this long instead of failing.
-            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}?timeout=60",
+            "database.sql_alchemy_conn": f"sqlite:///{self._sqlite}?timeout=60",
             "logging.colored_console_log": False,
             "logging.namespace_levels": "http.access=WARNING",
             "usage_data_collection.enabled": False,
