@@ -15,18 +15,29 @@ from pathlib import Path
 
 # Before anything imports Airflow, which would take the home of whoever runs the tests.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
-# Where Python must not write bytecode beside the sources, hundreds of processes would compile all that they import.
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+# Where Python must not write bytecode, each of hundreds of processes would compile the package and the tests again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+import sampling
 from cryptography.fernet import Fernet
 from documentation import dag_files
 from lab.airflow import QUICK, LocalAirflow
 
 from airflow_provider_dli.local.demo import QUEUES, example_dags
 from airflow_provider_dli.local.handle import LocalDli
+
+# Files of DAGs that no test of the README's command runs.
+ONLY_IN_THE_MATRIX = (
+    "every_operator.py",
+    "lineage.py",
+    "machinery.py",
+    "many.py",
+    "rotation.py",
+    "scripts.py",
+    "sql_tools.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +66,16 @@ def airflow(
 ) -> Iterator[LocalAirflow]:
     """Airflow with short cycles and a *Test* button, the DAGs in `dags/` folders here and the example DAGs."""
     dags = tmp_path_factory.mktemp("airflow") / "dags"
+    is_quick = request.config.option.markexpr == "not matrix"
     for folder in Path(__file__).parent.glob("*/dags"):
-        shutil.copytree(folder, dags / folder.parent.name)
-    shutil.copytree(example_dags(), dags / "examples")
-    queue = dags / "examples" / "dli_queue.py"
-    # A queue of the local DLI takes jobs at once.
-    queue.write_text(queue.read_text().replace("timedelta(minutes=4)", "timedelta(seconds=4)"))
+        # Each file that Airflow reads takes the machine from the tasks.
+        ignored = shutil.ignore_patterns(*ONLY_IN_THE_MATRIX) if is_quick else None
+        shutil.copytree(folder, dags / folder.parent.name, ignore=ignored)
+    if not is_quick:
+        shutil.copytree(example_dags(), dags / "examples")
+        queue = dags / "examples" / "dli_queue.py"
+        # A queue of the local DLI takes jobs at once.
+        queue.write_text(queue.read_text().replace("timedelta(minutes=4)", "timedelta(seconds=4)"))
     # With a key, as no password that is typed into a form may be found in the database.
     key = Fernet.generate_key().decode()
     settings = {**QUICK, "core.test_connection": "Enabled", "core.fernet_key": key, "dli.deployment": "tests"}
@@ -71,7 +86,7 @@ def airflow(
     settings["core.parallelism"] = 16
     env = {**dli.connection_env(), **canaries(dli), "ON_CALL": "on-call@example.org"}
     env["PYTHONPATH"] = str(Path(__file__).parent)
-    if request.config.option.markexpr == "not matrix":
+    if is_quick:
         env["KILL_MATRIX_KINDS"] = "sql"
     with LocalAirflow(dags, env=env, settings=settings, task_api_apart=True) as airflow:
         yield airflow
@@ -88,6 +103,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--write-fault-page", action="store_true", help="write what the fault matrix sees into docs/faults.md"
     )
     parser.addoption("--write-stories", action="store_true", help="write what logs tell into tests/unit/stories.txt")
+    parser.addoption(
+        "--sample", type=sampling.drawn_for, help="of the long tests, play what is drawn for this commit id"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    draw = config.getoption("--sample")
+    return f"drawn for {draw}" if draw else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not drawn."""
+    if draw := config.getoption("--sample"):
+        played = sampling.drawn(items, draw)
+        config.hook.pytest_deselected(items=[item for item in items if item not in played])
+        items[:] = [item for item in items if item in played]
 
 
 def canaries(dli: LocalDli) -> dict[str, str]:

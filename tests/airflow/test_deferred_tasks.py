@@ -9,12 +9,6 @@ from airflow_provider_dli.local.dli.admin.views import LocalJob
 from airflow_provider_dli.local.handle import LocalDli
 
 
-def test_the_example_runs_as_it_stands(airflow: LocalAirflow, dli: LocalDli) -> None:
-    run_id = run(airflow, "dli_deferred")
-    assert {job.status for job in jobs_of(dli, run_id)} == {"FINISHED"}
-    assert airflow.api.xcom("dli_deferred", run_id, "count_pairs") in {job.job_id for job in jobs_of(dli, run_id)}
-
-
 @pytest.mark.matrix
 def test_the_sensor_waits_in_each_of_its_modes(airflow: LocalAirflow, dli: LocalDli) -> None:
     dli.will(matching="deferral waits", run_for=15)
@@ -34,6 +28,7 @@ def test_a_sensor_fails_early_when_the_job_failed(airflow: LocalAirflow, dli: Lo
     assert "DLI.0999: lost" in airflow.api.task_log("deferral_waits", run_id, "defer")
 
 
+@pytest.mark.matrix
 def test_a_cancel_that_takes_its_time_is_waited_for_in_the_triggerer(airflow: LocalAirflow, dli: LocalDli) -> None:
     dli.will(matching="deferral cancel", run_for=60, cancel_takes=5)
     run_id = run(airflow, "deferral_cancel")

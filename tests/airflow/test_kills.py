@@ -30,8 +30,10 @@ def is_in_readme_command(case: Case) -> bool:
 
 
 def group_of(case: Case) -> str:
-    """The Airflow on which a case is played: those that disturb all others, which mostly wait, have one of their own."""
-    return "disturbed" if case.path.alone and not is_in_readme_command(case) else "airflow"
+    """The Airflow on which a case is played: those that disturb all others, which mostly wait, have some of their own."""
+    if not case.path.alone or is_in_readme_command(case):
+        return "airflow"
+    return "triggerers lost" if case.path.name.startswith(("triggerer-lost", "triggerer-down")) else "disturbed"
 
 
 def of_case(case: Case, *marks: pytest.MarkDecorator) -> ParameterSet:
@@ -53,7 +55,11 @@ class Outcomes:
     def __getitem__(self, name: str) -> Outcome:
         if name not in self._found:
             group = group_of(self._cases[name])
-            self._found |= self._stage.play([case for case in self._cases.values() if group_of(case) == group])
+            cases = [case for case in self._cases.values() if group_of(case) == group]
+            # Those that take long begin first, so that none of them is played alone at the end.
+            self._found |= self._stage.play(
+                sorted(cases, key=lambda case: (case.path.tries, case.run_for > 60), reverse=True)
+            )
             if self._write:
                 table.write([outcome for outcome in self._found.values() if outcome.case.kind is SQL])
                 table.write_lines()

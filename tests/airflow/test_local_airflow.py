@@ -25,6 +25,7 @@ def test_a_killed_scheduler_can_be_started_again(airflow: LocalAirflow) -> None:
     assert airflow.api.xcom("quick", run_id, "answer") == 42
 
 
+@pytest.mark.matrix
 def test_a_second_triggerer(airflow: LocalAirflow) -> None:
     second = airflow.component("triggerer-2")
     second.start()

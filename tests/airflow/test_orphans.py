@@ -95,6 +95,7 @@ def test_a_sweep_cancels_exactly_the_orphans(airflow: LocalAirflow, dli: LocalDl
     }
 
 
+@pytest.mark.matrix
 def test_the_example_runs_as_it_stands_and_leaves_young_jobs_alone(
     airflow: LocalAirflow, dli: LocalDli, runs: dict[str, str]
 ) -> None:

@@ -81,6 +81,7 @@ class TestButton:
         sentence = f"DLI at {dli.url} answers, and '{dli.user}' may list the jobs of project {dli.project_id}."
         expect(page.get_by_text(sentence)).to_be_visible()
 
+    @pytest.mark.matrix
     def test_wrong_password(self, page: Page, dli: LocalDli) -> None:
         fill_form(page, dli, "mistyped", password="mistyped")
         press_test(page, "mistyped")

@@ -57,4 +57,5 @@ def install(line: str, folder: Path) -> str:
 
 
 def _uv(*arguments: str) -> None:
-    subprocess.run([os.environ.get("UV", "uv"), *arguments, "--quiet"], cwd=PROJECT, check=True)
+    env = {**os.environ, "UV_COMPILE_BYTECODE": "1"}
+    subprocess.run([os.environ.get("UV", "uv"), *arguments, "--quiet"], cwd=PROJECT, env=env, check=True)
