@@ -41,6 +41,7 @@ prepare() {
   install chromium chromium
   install postgres postgresql
   install redis-server redis-server
+  uv sync --quiet --group test --group lint
 }
 
 install() { # command, then packages

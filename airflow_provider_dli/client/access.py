@@ -1,11 +1,17 @@
-"""The connection of a client, which all copies of the client share."""
+"""
+The connection of a client, which all copies of the client share: each request borrows it, with its version.
+
+Many requests are under way when a key is rotated, and each of them is refused. So a refusal names the version that was
+refused: who was refused with an older one takes the newer one, and only the newest one is asked for again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import machine
 from airflow_provider_dli.text import NAME_LIMIT, clean
@@ -16,6 +22,18 @@ if TYPE_CHECKING:
 
 # For how long an HTTP connection that has answered is trusted with the first request of a cancel, in seconds.
 _WARM_FOR = 5.0
+
+
+class Lease(NamedTuple):
+    """
+    A connection, as one request uses it.
+
+    :param version: Grows with each change of the connection, from 1 on.
+    :param connection: The connection.
+    """
+
+    version: int
+    connection: DliConnection
 
 
 class Access:
@@ -29,10 +47,29 @@ class Access:
     def __init__(self, read: Callable[[], DliConnection], log: Log) -> None:
         self._read = read
         self._log = log
-        self._connection: DliConnection | None = None
+        self._lease: Lease | None = None
+        # Reads are numbered: one that began earlier may end later, and must not bring the old connection back.
+        self._reads = itertools.count(1)
+        self._last_read = 0
         self._introduced: DliConnection | None = None
         # What has just answered a cancel, and when.
         self._warm: deque[tuple[DliClient, float]] = deque()
+
+    @property
+    def version(self) -> int:
+        """The version that is used now; 0 before the connection was read."""
+        return self._lease.version if self._lease else 0
+
+    def lease(self) -> Lease:
+        """
+        Return the connection with its version; read it, unless that was done.
+
+        :raises DliValueError: A field is missing or contradicts another one.
+        """
+        if self._lease is not None:
+            return self._lease
+        read = self.begin_read()
+        return self.use(self._read(), read)
 
     def connection(self) -> DliConnection:
         """
@@ -40,16 +77,26 @@ class Access:
 
         :raises DliValueError: A field is missing or contradicts another one.
         """
-        if self._connection is None:
-            self.use(self._read())
-        return cast("DliConnection", self._connection)
+        return self.lease().connection
 
-    def use(self, connection: DliConnection) -> bool:
-        """Use this connection from now on; return whether it is another than before."""
-        was, self._connection = self._connection, connection
-        if was is not None and connection != was:
+    def begin_read(self) -> int:
+        """Return the number of a read that begins now, for :meth:`use`."""
+        return next(self._reads)
+
+    def use(self, connection: DliConnection, read: int) -> Lease:
+        """
+        Use this connection from now on, unless a read that began later has brought another one; return what is used.
+
+        :param read: The number of the read that brought it.
+        """
+        was = self._lease
+        if was is not None and (read < self._last_read or connection == was.connection):
+            return was
+        self._last_read = read
+        self._lease = lease = Lease(was.version + 1 if was else 1, connection)
+        if was is not None:
             self._log.info("Connection %r has changed and is used from now on.", connection.conn_id)
-        return connection != was
+        return lease
 
     def introduce(self, project_id: str) -> None:
         """
@@ -86,15 +133,21 @@ class Access:
         """Close the connections that were kept."""
         self._warm.clear()
 
-    def reread(self) -> bool:
+    def reread(self, refused: int | None = None) -> bool:
         """
-        Read the connection again, because its credentials are refused; return whether it has changed.
+        Return whether there are other credentials than the refused ones; read the connection again to find out.
 
         A password may have been rotated, or temporary keys replaced. Never raises.
+
+        :param refused: The version that was refused. Default: the one that is used now.
         """
+        refused = self.version if refused is None else refused
+        if self.version > refused:
+            return True
+        read = self.begin_read()
         try:
-            return self.use(self._read())
+            return self.use(self._read(), read).version > refused
         except Exception as error:  # of another class in every Airflow; the refusal itself says enough
-            conn_id = self._connection.conn_id if self._connection else ""
+            conn_id = self._lease.connection.conn_id if self._lease else ""
             self._log.warning("Connection %r could not be read again: %s", conn_id, error)
             return False

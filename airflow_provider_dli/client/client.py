@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_dli.api.call import Call
     from airflow_provider_dli.api.job_kind import JobKind, Query
+    from airflow_provider_dli.client.access import Lease
     from airflow_provider_dli.client.connection import DliConnection
     from airflow_provider_dli.client.credentials import Issued
     from airflow_provider_dli.job import Job
@@ -119,15 +120,12 @@ class DliClient:
         :raises DliValueError: A field of the connection is missing or contradicts another one.
         :raises DliAuthenticationError: IAM refuses the user.
         """
-        connection = self.access.connection()
-        try:
-            self.project_id(connection)
-        except DliAuthenticationError:
-            if not self.patience.may_ask or not self.access.reread():
-                raise
-            connection = self.access.connection()
-            self.project_id(connection)
-        return connection
+
+        def connected(lease: Lease) -> DliConnection:
+            self.project_id(lease.connection)
+            return lease.connection
+
+        return self._with_newest(connected)
 
     def send(self, call: Call[T]) -> T:
         """
@@ -211,12 +209,7 @@ class DliClient:
         once = replace(IN_THREAD, is_urgent=self.patience.is_urgent, give_up_after=0)
         attempt = self.cancel_attempt(kind, job_id, once, with_savepoint=with_savepoint, keep_draft=keep_draft)
         carry_through = partial(cancel, attempt, kind.stop(job_id).what, self.patience, self.log)
-        try:
-            return carry_through()
-        except DliAuthenticationError:
-            if not self.patience.may_ask or not self.access.reread():
-                raise
-            return carry_through()
+        return self._with_newest(lambda lease: carry_through())
 
     def cancel_attempt(
         self,
@@ -321,30 +314,43 @@ class DliClient:
 
     def _send_authenticated(self, call: Call[T]) -> T:
         """Send a call once, and once more each with what is issued anew and a new connection if it is refused."""
-        connection = self.access.connection()
+        if call.anonymous:
+            return self._send_once(call, self.access.connection())
+        return self._with_newest(lambda lease: self._send_issued(call, lease.connection))
+
+    def _with_newest(self, use: Callable[[Lease], T]) -> T:
+        """
+        Call a function with the credentials; again with newer ones, if they are refused and there are such.
+
+        :raises DliAuthenticationError: The newest credentials are refused.
+        """
+        for is_last in (False, False, True):
+            lease = self.access.lease()
+            try:
+                return use(lease)
+            except DliAuthenticationError:
+                if is_last or not self._has_newer(lease):
+                    raise
+        raise AssertionError("the last turn returns or raises")
+
+    def _has_newer(self, refused: Lease) -> bool:
+        """Whether there are newer credentials than these, or Airflow has such; not every thread may ask it."""
+        return self.access.version > refused.version or (self.patience.may_ask and self.access.reread(refused.version))
+
+    def _send_issued(self, call: Call[T], connection: DliConnection) -> T:
+        """Send a call; once more, with a token or keys that are issued anew, if those are refused."""
         stale = None
         try:
-            if not call.anonymous:
-                stale = self._issued(connection)
+            stale = self._issued(connection)
             return self._send_once(call, connection)
         except DliAuthenticationError as error:
-            if call.anonymous:
+            if not connection.is_issued:
+                # (That IAM refuses a password is noted when it does.)
+                credentials_of(connection).refuse(error)
                 raise
-            refusal = error
-        if connection.is_issued:
-            # It can be void before it expires: when a right, the password or the user changes.
-            try:
-                self._renew(connection, stale)
-                return self._send_once(call, connection)
-            except DliAuthenticationError as error:
-                refusal = error
-        # Another thread may have read it again already.
-        is_known = self.access.connection() == connection
-        if is_known and not (self.patience.may_ask and self.access.reread()):
-            if not connection.is_issued:  # (that IAM refuses a password was noted when it did)
-                credentials_of(connection).refuse(refusal)
-            raise refusal
-        return self._send_once(call, self.access.connection())
+        # It can be void before it expires: when a right, the password or the user changes.
+        self._renew(connection, stale)
+        return self._send_once(call, connection)
 
     def _send_once(self, call: Call[T], connection: DliConnection) -> T:
         timeout = max(call.timeout or 0, self.patience.answer_within(connection.timeout))

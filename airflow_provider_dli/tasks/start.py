@@ -248,11 +248,13 @@ def _submit(this: ThisTry, create: Callable[[], Job], sender: DliClient, find: C
     def submit() -> Job:
         return this.task.switch.submit(create_and_note, _launcher(this, sender), timeout=_SUBMIT_WITHIN, find=find)
 
+    access = this.client.access
+    version = access.version
     try:
         return submit()
     except DliAuthenticationError:
         # The thread that sends must not ask Airflow for the connection itself.
-        if not this.client.access.reread():
+        if not access.reread(version):
             raise
     if not created:
         return submit()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_dli import machine
-from airflow_provider_dli.client.cancelling import cancel_in_loop
+from airflow_provider_dli.client.cancelling import HEDGE_AFTER, cancel_in_loop
 from airflow_provider_dli.client.patience import BOUNDED, IN_THREAD, URGENT
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
@@ -42,6 +43,12 @@ _CANCELS_AT_ONCE = 64
 _CANCELS_FIRST_FOR = 30.0
 # The longest pause before the connection is asked for again, in seconds.
 _LONGEST_PAUSE = 30.0
+# For how long a key that has just signed a cancel is used by others without waiting for the first one, in seconds.
+_TRUSTED_FOR = 1.0
+# For how long other cancels do not send what was refused to the first one, in seconds.
+_REFUSED_FOR = 5.0
+# How long a cancel whose credentials are refused asks Airflow for newer ones, and how often, in seconds.
+_ASKS_FOR_NEWER, _ASKS_AGAIN_AFTER = 20.0, 1.0
 
 
 class _ConnectionUnknownError(DliTemporaryError):
@@ -65,6 +72,10 @@ class SharedClient:
         self._idle: deque[DliClient] = deque()
         self._pollers: dict[str, Poller] = {}
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
+        self._first = asyncio.Lock()
+        self._trusted_until = 0.0
+        self._refusal: tuple[int, DliAuthenticationError] | None = None
+        self._refused_until = 0.0
         self._cancelling = 0
         self._cancels_first_until = 0.0
         self._no_cancels = asyncio.Event()
@@ -100,20 +111,53 @@ class SharedClient:
             self._no_cancels.clear()
             self._cancels_first_until = machine.monotonic() + _CANCELS_FIRST_FOR
         self._cancelling += 1
+        until = machine.monotonic() + _ASKS_FOR_NEWER
         try:
             async with self._cancels:
                 while True:
-                    await self._connected()
+                    await self._connected(until)
                     attempt = self._client.cancel_attempt(kind, job_id, _ONE_CANCEL, with_savepoint=with_savepoint)
+                    send = partial(cancel_in_loop, attempt, kind.stop(job_id).what, URGENT, self._log)
                     with contextlib.suppress(_ConnectionUnknownError):
-                        return await self._with_credentials(
-                            partial(cancel_in_loop, attempt, kind.stop(job_id).what, URGENT, self._log)
-                        )
+                        return await self._with_credentials(partial(self._after_the_first, send), until)
         finally:
             self._cancelling -= 1
             if not self._cancelling:
                 self._no_cancels.set()
                 self._client.access.cool_down()
+
+    async def _after_the_first(self, send: Callable[[], Awaitable[Cancellation]]) -> Cancellation:
+        """
+        Send a cancel; where each request is signed with a key, once DLI has accepted the first of many.
+
+        Five wrong signatures lock a key, also the new one: as many cancels as are sent at once after a mass kill would
+        do that, if the key was rotated a moment ago.
+        """
+        access = self._client.access
+        if access.connection().is_issued or machine.monotonic() < self._trusted_until:
+            return await send()
+        async with self._first:
+            if self._refusal and self._refusal[0] == access.version and machine.monotonic() < self._refused_until:
+                raise copy.copy(self._refusal[1])
+            if machine.monotonic() < self._trusted_until:
+                first = None
+            else:
+                version, first = access.version, asyncio.ensure_future(send())
+                await self._wait_for_first(first, version)
+        return await (first or send())
+
+    async def _wait_for_first(self, first: asyncio.Future[Cancellation], version: int) -> None:
+        try:
+            # One that DLI does not answer holds up the others no longer than until it is repeated.
+            await asyncio.wait({first}, timeout=HEDGE_AFTER)
+        except asyncio.CancelledError:
+            first.cancel()
+            raise
+        error = first.exception() if first.done() else None
+        if isinstance(error, DliAuthenticationError):
+            self._refusal, self._refused_until = (version, error), machine.monotonic() + _REFUSED_FOR
+        else:
+            self._trusted_until = machine.monotonic() + _TRUSTED_FOR
 
     async def _in_thread(self, function: Callable[[DliClient], T], within: float) -> T:
         def run() -> T:
@@ -135,27 +179,42 @@ class SharedClient:
         self._has_answered = True
         return result
 
-    async def _with_credentials(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _with_credentials(self, call: Callable[[], Awaitable[T]], until: float = 0.0) -> T:
+        """
+        Call a function; again with newer credentials, if its own are refused and Airflow has such.
+
+        :param until: When Airflow is asked for newer ones for the last time. Default: it is asked once.
+        """
         if not self._is_read:
             await self._read()
-        try:
-            return await call()
-        except DliAuthenticationError:
-            # They may be new. Until Airflow says so, they are not tried again: that would lock the user.
-            self._is_read = False
-            if not await self._read():
-                raise
-        return await call()
+        for is_last in (False, False, True):
+            refused = self._client.access.version
+            try:
+                return await call()
+            except DliAuthenticationError:
+                # Until Airflow has others, they are not tried again: that would lock the user.
+                if is_last or not await self._has_newer(refused, until):
+                    raise
+        raise AssertionError("the last turn returns or raises")
 
-    async def _read(self) -> bool:
+    async def _has_newer(self, refused: int, until: float) -> bool:
+        while self._client.access.version <= refused and await self._read() <= refused:
+            if machine.monotonic() + _ASKS_AGAIN_AFTER > until:
+                return False
+            await asyncio.sleep(_ASKS_AGAIN_AFTER)
+        return True
+
+    async def _read(self) -> int:
         """
-        Ask Airflow for the connection; return whether it has changed.
+        Ask Airflow for the connection; return the version that is used from now on.
 
         :raises DliValueError: A field is missing or contradicts another one.
         :raises _ConnectionUnknownError: Airflow does not tell it.
         """
+        access = self._client.access
+        self._is_read, read = False, access.begin_read()
         try:
-            is_new = self._client.access.use(await self._ask())
+            lease = access.use(await self._ask(), read)
         except DliError:
             raise
         except Exception as error:
@@ -163,14 +222,14 @@ class SharedClient:
             problem = str(error) or type(error).__name__
             raise _ConnectionUnknownError(f"Connection {self._conn_id!r} cannot be used yet: {problem}") from error
         self._is_read = True
-        return is_new
+        return lease.version
 
-    async def _connected(self) -> None:
-        """Read the connection and get a token, for however long that takes."""
+    async def _connected(self, until: float) -> None:
+        """Read the connection and get a token, for however long that takes; ask for newer ones until then."""
         pause, give_up_at = 1.0, machine.monotonic() + OUTAGE_BUDGET
         while not (self._has_answered and self._is_read):
             try:
-                await self._with_credentials(lambda: run_in_thread(self._client.connect))
+                await self._with_credentials(lambda: run_in_thread(self._client.connect), until)
                 self._has_answered = True
             except DliTemporaryError as error:
                 if machine.monotonic() > give_up_at:

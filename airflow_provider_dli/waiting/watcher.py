@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_dli import machine, story
-from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError, DliValueError
+from airflow_provider_dli.exceptions import (
+    PERMANENT,
+    SAID_TWICE,
+    DliAuthenticationError,
+    DliError,
+    DliTemporaryError,
+    DliValueError,
+)
 from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.text import in_seconds
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 FIRST_PATIENCE, _LONGEST_PATIENCE = 15.0, 120.0
 # How long an outage of DLI a waiting task tolerates, in seconds.
 OUTAGE_BUDGET = 1800.0
+# How long it tolerates that its credentials are refused, in seconds: a key may be rotated in DLI some moments before
+# Airflow has the new one. Refused credentials are not sent again meanwhile; Airflow is asked for others.
+REFUSAL_BUDGET = 60.0
 # The shortest wait between two looks, in seconds; then a share of the time waited, up to `poll_interval`.
 FIRST_POLL_INTERVAL = 0.5
 _SHARE = 0.5
@@ -138,6 +148,7 @@ class WatchedJob:
         "_began_at",
         "_is_refused",
         "_log",
+        "_refused_since",
         "_told",
         "job_id",
         "poll_interval",
@@ -154,6 +165,7 @@ class WatchedJob:
         self._asked_to_wait = 0.0
         self._told = told or Told()
         self._away_since: float | None = None
+        self._refused_since: float | None = None
         self._is_refused = False
 
     @property
@@ -174,6 +186,7 @@ class WatchedJob:
         :param job: The job.
         """
         self._is_refused = False
+        self._refused_since = None
         self._asked_to_wait = 0.0
         if self._away_since is not None:
             self._say("info", "DLI answers again, after %s.", in_seconds(machine.monotonic() - self._away_since))
@@ -192,20 +205,24 @@ class WatchedJob:
 
         Only what no repeat can fix counts at once. A job that DLI does not know, a right that is missing, or a
         certificate that does not verify has to be reported twice in a row: the first time, that may come from a proxy
-        in between.
+        in between. Refused credentials count after a minute, in which Airflow may get new ones.
 
         :param error: How it failed.
         :param took: Seconds that the look took. An answer that drips is not waited for.
         :raises DliError: It counts; or DLI has given no usable answer for 30 minutes.
         """
         is_refusal = isinstance(error, SAID_TWICE)
-        if (is_refusal and self._is_refused) or (not is_refusal and isinstance(error, PERMANENT)):
+        now = machine.monotonic()
+        if isinstance(error, DliAuthenticationError):
+            self._refused_since = self._refused_since or now
+            if now - self._refused_since >= REFUSAL_BUDGET:
+                raise error
+        elif (is_refusal and self._is_refused) or (not is_refusal and isinstance(error, PERMANENT)):
             raise error
         self._is_refused = is_refusal
         if took >= self.within:
             self.within = min(self.within * 2, _LONGEST_PATIENCE)
         self._asked_to_wait = (error.retry_after or 0.0) if isinstance(error, DliTemporaryError) else 0.0
-        now = machine.monotonic()
         if self._away_since is None:
             self._away_since = now
             self._say("warning", "No usable answer from DLI; the job continues, asking again. %s", error)

@@ -7,9 +7,11 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseHook
 from fakes import TaskInstance
 from task_process import TaskProcesses
 
@@ -19,7 +21,9 @@ from airflow_provider_dli.client import credentials
 from airflow_provider_dli.client.patience import URGENT, Patience
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError
 from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.triggers import shared
 from airflow_provider_dli.triggers.dli import DliJobTrigger
+from airflow_provider_dli.waiting import watcher
 
 NEW = "another-secret"
 
@@ -136,7 +140,9 @@ class TestRefused:
         assert {type(error) for error in errors} == {DliAuthenticationError}
         assert len(dli_local.requests("token")) == 1
 
-    def test_50_triggers_with_a_wrong_password_try_it_once(self, dli_local, connect):
+    def test_50_triggers_with_a_wrong_password_try_it_once(self, dli_local, connect, monkeypatch):
+        monkeypatch.setattr(watcher, "REFUSAL_BUDGET", 0.5)
+        monkeypatch.setattr(shared, "_ASKS_FOR_NEWER", 0.5)
         connect(password="wrong")
 
         async def fire(number):
@@ -218,6 +224,79 @@ class TestAConnectionThatChanges:
         dli_local.wait_until(lambda dli: dli.job(job.id).status == "CANCELLED")
 
 
+class TestARotationWithManyInFlight:
+    """DLI and Airflow get a new key while the status calls of many triggers are under way."""
+
+    @pytest.fixture
+    def play(self, dli_local, connect, rotate, monkeypatch):
+        """Return a function that rotates the key under some triggers, and kills them right after that if told."""
+
+        def run(count, *, latency, airflow_is_late_by=0.0, kill=False):
+            dli_local.settings(queues={"default": count})
+            dli_local.will(run_for=120, times=count)
+            hook = connect("ak_sk")
+            job_ids = [hook.submit_sql_job(f"select {number}").id for number in range(count)]
+            get_connection = BaseHook.get_connection
+
+            def slow(conn_id):
+                time.sleep(latency)
+                return get_connection(conn_id)
+
+            monkeypatch.setattr(BaseHook, "get_connection", staticmethod(slow))
+            state = "failed" if kill else "deferred"
+            monkeypatch.setattr(compat, "task_states", lambda dag, runs, tasks: {(runs[0], tasks[0], -1): state})
+            asyncio.run(asyncio.wait_for(self.triggers(job_ids, rotate, airflow_is_late_by, kill), 60))
+            return [dli_local.job(job_id) for job_id in job_ids]
+
+        return run
+
+    @staticmethod
+    async def triggers(job_ids, rotate, airflow_is_late_by, kill):
+        triggers = [DliJobTrigger(job_ids=[each], poll_interval=0.3, cancel_on_kill=True) for each in job_ids]
+        for trigger in triggers:
+            trigger.task_instance = TaskInstance()
+        waiting = [asyncio.create_task(anext(trigger.run())) for trigger in triggers]
+        await asyncio.sleep(1)
+        rotate("ak_sk", known=not airflow_is_late_by)
+        if airflow_is_late_by:
+            await asyncio.sleep(airflow_is_late_by)
+            rotate("ak_sk")
+        if not kill:
+            await asyncio.sleep(3)
+        for each in waiting:
+            each.cancel()
+        if kill:
+            await asyncio.gather(*(trigger.on_kill() for trigger in triggers))
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    CASES = pytest.mark.parametrize(
+        ("count", "latency", "late"),
+        [
+            (8, 0.1, 0),
+            pytest.param(8, 0.02, 2, marks=pytest.mark.matrix),
+            *(pytest.param(40, latency, 0, marks=pytest.mark.matrix) for latency in (0.02, 0.1, 0.5)),
+        ],
+    )
+
+    @CASES
+    def test_cancels_no_healthy_job(self, play, count, latency, late):
+        jobs = play(count, latency=latency, airflow_is_late_by=late)
+        assert [job.status for job in jobs] == ["RUNNING"] * count
+        assert not [job for job in jobs if job.cancel_requests]
+
+    @CASES
+    def test_a_kill_right_after_it_leaves_no_job(self, play, count, latency, late):
+        jobs = play(count, latency=latency, airflow_is_late_by=late, kill=True)
+        assert [job.status for job in jobs] == ["CANCELLED"] * count
+
+    def test_an_answer_that_is_older_does_not_bring_the_old_key_back(self, connect):
+        access = connect("ak_sk").client.access
+        old, first = access.connection(), access.begin_read()
+        second = access.begin_read()
+        new = access.use(replace(old, secret="new-secret"), second)
+        assert access.use(old, first) == new
+
+
 @pytest.mark.matrix
 class TestInAProcess:
     @pytest.fixture
@@ -255,13 +334,14 @@ class TestInAProcess:
 
     @pytest.mark.matrix
     def test_a_password_that_nobody_knows_lets_airflow_try_again_for_the_job_runs_on(self, dli_local, start):
-        dli_local.will(run_for=60)
+        dli_local.will(run_for=300)
         task = start.task(poll_interval=0.5)
         dli_local.wait_until(lambda dli: dli.requests("status"), timeout=20)
         dli_local.settings(rotated_secret=NEW)
-        outcome = task.wait()
+        outcome = task.wait(120)
         assert outcome.error == "DliAuthenticationError"
-        assert len(dli_local.requests("token")) == 2
+        # At once, and perhaps once more when the minute is over.
+        assert len(dli_local.requests("token")) <= 3
         start.write(password=NEW)
         polls = len(dli_local.requests("status"))
         again = start.task(run_id="run-1", try_number=2, poll_interval=0.5)
