@@ -19,6 +19,7 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.path.insert(0, str(Path(__file__).parent))
 
+import pace
 import pytest
 import sampling
 from cryptography.fernet import Fernet
@@ -92,6 +93,11 @@ def airflow(
         yield airflow
 
 
+def pytest_configure() -> None:
+    # Before pytest-xdist starts its workers, which would measure each other.
+    pace.factor()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-kill-table",
@@ -108,9 +114,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     draw = config.getoption("--sample")
-    return f"drawn for {draw}" if draw else None
+    slower = (
+        f"pace: this machine takes {pace.factor():.1f} times as long as the reference; bounds of time scale with it"
+    )
+    return [slower, *([f"drawn for {draw}"] if draw else [])]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
