@@ -153,12 +153,15 @@ def canaries(dli: LocalDli) -> dict[str, str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Show the end of all logs with a failed test: what went wrong, went wrong in another process."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show the end of the last logs with a failed test: what went wrong, went wrong in another process."""
     report = yield
     airflow = getattr(item, "funcargs", {}).get("airflow")
-    if report.failed and isinstance(airflow, LocalAirflow):
-        report.sections.append(("Airflow's logs", airflow.log_tails()))
+    if call.excinfo is not None and "Seconds from the " in str(call.excinfo.value):
+        # A kill that is red has told all that is known of it, and what came of other cases is not about it.
+        report.sections.clear()
+    elif report.failed and isinstance(airflow, LocalAirflow):
+        report.sections.append(("Airflow's last logs", airflow.last_logs()))
     return report
 
 

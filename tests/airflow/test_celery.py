@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import pace
 import pytest
 from conftest import canaries
 from kill_matrix import celery, verdict
 from kill_matrix.cases import Case
+from kill_matrix.report import summary
 from kill_matrix.stage import Outcome
 from lab.airflow import QUICK, LocalAirflow
 from lab.postgres import Postgres, path
@@ -24,7 +26,7 @@ from lab.redis_server import Redis
 
 from airflow_provider_dli.local.handle import LocalDli
 
-pytestmark = [pytest.mark.matrix, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(pace.seconds(900))]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,13 +75,8 @@ def airflow(dli: LocalDli, broker: Redis, tmp_path_factory: pytest.TempPathFacto
 def outcomes(request: pytest.FixtureRequest, airflow: LocalAirflow, dli: LocalDli, broker: Redis) -> dict[str, Outcome]:
     """What came of all cases that were asked for, played side by side."""
     cases = [item.callspec.params["case"] for item in request.session.items if item.function is test_a_kill]
-    with celery.CeleryStage(airflow, dli, broker=broker, report=told) as stage:
+    with celery.CeleryStage(airflow, dli, broker=broker, report=lambda outcome: print(summary(outcome))) as stage:
         return stage.play(cases)
-
-
-def told(outcome: Outcome) -> None:
-    """Show what happened when, without the logs."""
-    print(str(outcome).partition("\n---")[0])
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in celery.ALL])

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pace
 import pytest
 import sql_tools
 from _pytest.mark import ParameterSet
@@ -34,7 +35,7 @@ from airflow_provider_dli.local.handle import LocalDli
 # The lines that have the page *DLI jobs*.
 WITH_PAGE = ("3.1", "3.2")
 
-pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(pace.seconds(1200))]
 
 
 @pytest.fixture(scope="session")

@@ -41,9 +41,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "airflow"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
+import pace
 from kill_matrix import verdict
 from kill_matrix.cases import ALL, MOMENTS, NOBODY, NOBODY_DEFERRED, RESUMING_PATHS, Case, Moment
 from kill_matrix.kinds import KINDS
+from kill_matrix.report import report, summary
 from kill_matrix.stage import GRACE, OVER, Outcome, Run, Stage
 from lab.airflow import QUICK, LocalAirflow
 from lab.components import TASK_API
@@ -60,7 +62,7 @@ WAIT = next(moment for moment in MOMENTS if moment.name == "wait")
 # One case of so many is left alone.
 LEFT_ALONE = 10
 # How long a job runs that shall be killed, in seconds: longer than it takes the sweep to come.
-DOOMED_FOR = 150
+DOOMED_FOR = pace.seconds(150)
 # Seconds between two sweeps.
 SWEEP_EVERY = 40
 # Seconds between two disturbances.
@@ -174,14 +176,14 @@ def _count(airflow: LocalAirflow, dli: LocalDli, outcomes: list[Outcome]) -> Cou
     left_behind = [(outcome, job) for outcome, job in late if job.state != "CANCELLED"]
     counts["orphans"] = len(left_behind)
     for outcome, job in left_behind:
-        print(f"left behind: {outcome.name}: {job}")
+        print(report(outcome, f"job {job.job_id} was left behind"))
     return counts
 
 
 def _is_late(airflow: LocalAirflow, outcome: Outcome, job: LocalJob) -> bool:
     """Whether the job ran on after its task was over, for whatever reason the case did not come to its end."""
     if outcome.problem is None:
-        return (job.ended_at or math.inf) > outcome.over_at + GRACE
+        return (job.ended_at or math.inf) > outcome.over_at + pace.seconds(GRACE)
     tasks = airflow.api.task_instances_of([outcome.name]) if job.is_active else []
     return job.is_active and all(task["state"] in OVER for task in tasks)
 
@@ -190,7 +192,7 @@ def _tell(outcome: Outcome) -> None:
     wrongs = {kind: times for kind, times in verdict.wrongs(outcome).items() if times}
     if outcome.problem:
         print(
-            f"{'never came to an end' if outcome.is_reached else 'not played'}: {str(outcome).splitlines()[0]}",
+            f"{'never came to an end' if outcome.is_reached else 'not played'}: {summary(outcome)}",
             flush=True,
         )
         wrongs.pop("orphans", None)
@@ -198,7 +200,8 @@ def _tell(outcome: Outcome) -> None:
         if wrongs.keys() == {"orphans"}:
             print(f"left for the sweep: {outcome.name}, {outcome.case.moment.title}", flush=True)
         else:
-            print(f"{wrongs} at {outcome.case.moment.title}: {outcome}", flush=True)
+            why = ", ".join(f"{kind}: {times}" for kind, times in wrongs.items())
+            print(report(outcome, why), flush=True)
 
 
 class PatientDli(LocalDli):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from airflow_provider_dli.local.airflow.launcher import AirflowLauncher
+from airflow_provider_dli.local.airflow.logs import readable, tail
 from airflow_provider_dli.local.airflow.ports import hold_port
 from lab import airflow2
 from lab.clicks import ClickingClient
@@ -99,6 +100,13 @@ class LocalAirflow(AirflowLauncher):
             if task and (supervisor := task.parent()):
                 return TaskProcesses(supervisor, task)
         raise LookupError(f"no process {pid} for task {task_id} of run {run_id}")
+
+    def last_logs(self, files: int = 6, lines: int = 15) -> str:
+        """The last lines of the logs that were written last, the newest at the end: of components and of tasks."""
+        if self._guardian is None:  # its end failed, and the logs are gone
+            return ""
+        logs = sorted(filter(Path.is_file, self.home.rglob("*.log")), key=lambda log: log.stat().st_mtime)[-files:]
+        return "\n".join(f"--- {log.relative_to(self.home)}\n{readable(tail(log, lines))}" for log in logs)
 
     def _new(self, name: str) -> Component:
         if name == TASK_API:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
+import signal
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pace
 import psutil
 from lab.airflow import LocalAirflow
 
 from airflow_provider_dli.local.dli.admin.views import LocalJob, LocalRequest
 from airflow_provider_dli.local.handle import LocalDli
-from kill_matrix.kinds import run_of, tags_of
+from kill_matrix.kinds import run_of
+from kill_matrix.report import ALWAYS, TELLING, Delay, Event, of_component, of_log, report
 
 if TYPE_CHECKING:
     from kill_matrix.cases import Case
@@ -29,7 +31,7 @@ T = TypeVar("T")
 TASK = "job"
 OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 # How long a job that shall be killed runs: longer than any kill takes, on a busy machine too.
-RUN_FOR = 90
+RUN_FOR = pace.seconds(90)
 # How long the calls take that a kill shall meet, in seconds.
 SLOW = 8
 # How long a submit may take for its answer to come before the SIGKILL that follows a kill after 5 seconds.
@@ -38,7 +40,17 @@ IN_TIME = 4
 GRACE = 12
 # How long others are waited for until they count as left behind, in seconds: on a busy machine all of Airflow may stand
 # still for a while.
-PATIENCE = 60
+PATIENCE = pace.seconds(60)
+# How long a case waits for its moment, in seconds.
+MOMENT_WITHIN = pace.seconds(90)
+# How long a task may take to be over, in seconds.
+OVER_WITHIN = pace.seconds(200)
+# The calls that are noted: all but those that look only.
+ACTS_ON_AIRFLOW = ("trigger", "mark_task", "mark_dag_run", "clear", "delete_dag_run", "pause", "unpause")
+# What is worth to be told of a look that takes longer than it should, in seconds.
+LATE = 1
+# So much of the end of a triggerer's log may be about a case, in bytes.
+TAIL = 1_000_000
 
 
 class Stage:
@@ -64,10 +76,12 @@ class Stage:
         self._jobs_as_of = 0.0
         self._tasks: dict[str, list[dict[str, Any]]] = {}
         self._playing: set[str] = set()
+        self._changes: dict[str, list[Event]] = defaultdict(list)
+        self._delays: list[Delay] = []
         self._closed = threading.Event()
         self._watchers = [
-            threading.Thread(target=self._keep, args=(self._look_at_dli, 0.2), daemon=True),
-            threading.Thread(target=self._keep, args=(self._look_at_airflow, 0.7), daemon=True),
+            threading.Thread(target=self._keep, args=(self._look_at_dli, 0.2, "a look at DLI"), daemon=True),
+            threading.Thread(target=self._keep, args=(self._look_at_airflow, 0.7, "a look at Airflow"), daemon=True),
         ]
 
     def __enter__(self) -> Stage:
@@ -143,6 +157,14 @@ class Stage:
         lines = notes.read_text().splitlines() if notes.exists() else []
         return [callback for run, callback in map(str.split, lines) if run == run_id]
 
+    def changes(self, run_id: str) -> list[Event]:
+        """When the tasks of a DAG run were seen in another state for the first time."""
+        return list(self._changes.get(run_id, ()))
+
+    def delays(self, since: float) -> list[Delay]:
+        """How late the looks at Airflow and at DLI were: those that tell something, and the longest of each kind."""
+        return [delay for delay in tuple(self._delays) if delay.at >= since]
+
     def play_together(self, cases: Sequence[Case]) -> list[Outcome]:
         """Play cases that have the disturbance in common; may be called from several threads."""
         runs = [Run(self, case) for case in cases]
@@ -154,13 +176,19 @@ class Stage:
             for run in runs:
                 run.case.moment.reach(run)
                 run.is_reached = True
+                run.note(f"reached: {run.case.moment.title}")
             for run in runs:
                 run.killed_at = time.time()
+                run.load["at the kill"] = os.getloadavg()[0]
+                if run.case.path.disturbance:
+                    run.note("the disturbance begins")
             with disturbance(runs):
                 for run in runs:
                     run.killed_at = time.time()
+                    run.note(f"does: {run.case.path.title}")
                     run.case.path.act(run)
             for run in runs:
+                run.note("done")
                 run.case.moment.leave(run)
             for run in runs:
                 run.settle()
@@ -176,11 +204,22 @@ class Stage:
             self._report(outcome)
         return outcomes
 
-    def _keep(self, look: Callable[[], None], seconds: float) -> None:
-        while not self._closed.wait(seconds):
-            # Airflow is away at times, for a case may end its api-server.
+    def _keep(self, look: Callable[[], None], seconds: float, what: str) -> None:
+        while True:
+            began = time.monotonic()
+            if self._closed.wait(seconds):
+                return
+            # Nobody but the machine is to blame for a wait that takes longer.
+            self._was_late("the stage", time.monotonic() - began - seconds)
+            began = time.monotonic()
+            # Airflow is away at times, because a case may end its api-server.
             with contextlib.suppress(Exception):
                 look()
+            self._was_late(what, time.monotonic() - began)
+
+    def _was_late(self, what: str, seconds: float) -> None:
+        if seconds > LATE:
+            self._delays.append(Delay(time.time(), seconds, what))
 
     def _look_at_dli(self) -> None:
         found, began_at = defaultdict(list), time.time()
@@ -190,9 +229,28 @@ class Stage:
 
     def _look_at_airflow(self) -> None:
         found = defaultdict(list)
-        for task in self.airflow.api.task_instances_of(self._playing) if self._playing else ():
+        playing = tuple(self._playing)
+        for task in self.airflow.api.task_instances_of(playing) if playing else ():
             found[task["dag_run_id"]].append(task)
+        for run_id in playing:
+            self._note_changes(run_id, self.tasks(run_id), found[run_id])
         self._tasks = found
+
+    def _note_changes(self, run_id: str, before: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+        was, is_now = _states(before), _states(now)
+        for task in sorted(was.keys() | is_now.keys()):
+            if was.get(task) != is_now.get(task):
+                self._changes[run_id].append(Event(time.time(), "task", f"{task} {is_now.get(task, 'is gone')}"))
+
+
+def _states(tasks: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What to tell of each task of a run."""
+    return {
+        task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else ""): (
+            f"{task['state']}, try {task['try_number']}, process {task['pid']}"
+        )
+        for task in tasks
+    }
 
 
 @dataclass
@@ -207,9 +265,21 @@ class Outcome:
     killed_at: float
     over_at: float
     callbacks: list[str]
-    log: str
     problem: Exception | None = None
     is_reached: bool = False
+    #: What the case did, the states of its tasks, and what the triggerer said of it.
+    events: list[Event] = field(default_factory=list)
+    requests: list[LocalRequest] = field(default_factory=list)
+    #: Texts of the logs of its tasks, by a short name.
+    logs: dict[str, str] = field(default_factory=dict)
+    #: Load average of the machine, by when.
+    load: dict[str, float] = field(default_factory=dict)
+    delays: list[Delay] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        """All that the logs of its tasks say."""
+        return "\n".join(self.logs.values())
 
     @property
     def until_delete(self) -> float | None:
@@ -218,15 +288,7 @@ class Outcome:
         return min(deletes) - self.killed_at if deletes else None
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.name}: task {self.states} after {self.tries} tries, problem: {self.problem!r}, {self.callbacks}"
-        ]
-        moments = {"killed": self.killed_at, "over": self.over_at}
-        for number, job in enumerate(self.jobs, start=1):
-            moments |= {f"job {number} submitted": job.submitted_at, f"job {number} {job.state}": job.ended_at or 0}
-            moments |= {f"DELETE of job {number} ({n})": at for n, at in enumerate(job.cancel_requests)}
-        lines += [f"{at - self.killed_at:+8.2f} s  {what}" for what, at in sorted(moments.items(), key=lambda m: m[1])]
-        return "\n".join([*lines, *(tags_of(job).get("airflow_attempt", "") for job in self.jobs), self.log])
+        return report(self)
 
 
 @dataclass
@@ -241,14 +303,20 @@ class Run:
     frozen: psutil.Process | None = None
     _since: int = 0
     is_reached: bool = False
+    load: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.api, self.dli = self.stage.airflow.api, self.stage.dli
+        self._notes: list[Event] = []
+        self._connections: set[str] = set()
+        self.api: Any = Noting(self.stage.airflow.api, ACTS_ON_AIRFLOW, self.note)
+        self.dli: Any = Noting(self.stage.dli, ("fault",), self.note)
         self.dag_id, self.id = self.case.dag, self.case.name
         self.calls = self.case.kind.calls
 
     def start(self) -> None:
         """Have the first job of this run last, and start the run."""
+        self._began = time.time()
+        self.load["at the start"] = os.getloadavg()[0]
         self._since = max((request.seq for request in self.dli.requests()), default=0)
         self.dli.will(
             kind=self.case.kind.of or self.case.kind.name,
@@ -261,6 +329,10 @@ class Run:
         # On a busy machine, Airflow takes a file of DAGs that it has not read for a while for gone.
         self.api.wait_for_dag(self.dag_id)
         self.api.trigger(self.dag_id, run_id=self.id)
+
+    def note(self, text: str, rank: int = ALWAYS) -> None:
+        """Remember what this case does: a report tells it when the case is red."""
+        self._notes.append(Event(time.time(), "case", text, rank))
 
     @property
     def sql(self) -> str:
@@ -278,15 +350,15 @@ class Run:
     @property
     def task(self) -> psutil.Process:
         """The process of the first try's task."""
-        return psutil.Process(self.tasks[0]["pid"])
+        return NotedProcess(self.tasks[0]["pid"], "the task", self.note)
 
     @property
     def supervisor(self) -> psutil.Process:
         parent = self.task.parent()
         assert parent, "the task has lost its supervisor"
-        return parent
+        return NotedProcess(parent.pid, "its supervisor", self.note)
 
-    def until(self, found: Callable[[], T], what: str, timeout: float = 90) -> T:
+    def until(self, found: Callable[[], T], what: str, timeout: float = MOMENT_WITHIN) -> T:
         """Wait until this is true and return it."""
         deadline = time.monotonic() + timeout
         while True:
@@ -302,20 +374,21 @@ class Run:
         if not self.tasks or not self.tasks[0]["pid"]:
             return None
         mine = {f"{c.laddr.ip}:{c.laddr.port}" for c in self.task.net_connections() if c.laddr}
+        self._connections |= mine
         requests = self.dli.requests(call, since=self._since)
         return next((each for each in requests if each.answered_at is None and each.connection in mine), None)
 
     def logged(self, text: str) -> float | None:
         """Epoch seconds of the first line with this text in the task's log."""
         for log in self._logs():
-            for line in log.read_text().splitlines():
-                if text in line:
-                    return _logged_at(line)
+            for event in of_log(log.name, log.read_text()):
+                if text in event.text:
+                    return event.at
         return None
 
     def settle(self) -> None:
         """Wait until the run is over, and for its jobs as long as nobody may call them left behind."""
-        self.until(self._is_over, "the task is over", timeout=200)
+        self.until(self._is_over, "the task is over", timeout=OVER_WITHIN)
         self.over_at = time.time()
         time.sleep(max(0, self.killed_at + self.case.moment.lasts - time.time()))
         with contextlib.suppress(TimeoutError):
@@ -328,19 +401,45 @@ class Run:
         time.sleep(2)
 
     def outcome(self) -> Outcome:
+        jobs = [job for job in self.dli.jobs() if run_of(job) == self.id]
+        job_ids = {job.job_id for job in jobs}
         return Outcome(
             name=self.id,
             case=self.case,
-            jobs=[job for job in self.dli.jobs() if run_of(job) == self.id],
+            jobs=jobs,
             states=[task["state"] for task in self.tasks],
             tries=max((task["try_number"] for task in self.tasks), default=0),
             killed_at=self.killed_at,
             over_at=self.over_at,
             callbacks=self.stage.callbacks(self.id),
-            log="\n".join(f"--- {log}\n{log.read_text()[-6000:]}" for log in self._logs()),
             problem=self.problem,
             is_reached=self.is_reached,
+            events=[*self._notes, *self.stage.changes(self.id), *self._of_triggerer({self.id, *job_ids})],
+            requests=self._requests(job_ids),
+            logs={_short(log): log.read_text(errors="replace") for log in self._logs()},
+            load=self.load | {"at the end": os.getloadavg()[0]},
+            delays=self.stage.delays(self._began),
         )
+
+    def _requests(self, job_ids: set[str]) -> list[LocalRequest]:
+        """Those for the jobs of this run, and those for no job on the connections that they came on."""
+        requests = self.dli.requests(since=self._since)
+        connections = self._connections | {each.connection for each in requests if each.job_id in job_ids}
+        return [
+            each
+            for each in requests
+            if each.job_id in job_ids or (each.job_id is None and each.connection in connections)
+        ]
+
+    def _of_triggerer(self, ids: set[str]) -> list[Event]:
+        """What the triggerer's own log tells of this run, and its warnings meanwhile."""
+        log = self.stage.airflow.home / "triggerer.log"
+        if not log.exists():
+            return []
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            text = file.read().decode(errors="replace")
+        return of_component("triggerer", text, ids, since=self._began)
 
     def _logs(self) -> list[Path]:
         return sorted(self.stage.airflow.home.glob(f"logs/dag_id={self.dag_id}/run_id={self.id}/**/*.log"))
@@ -352,7 +451,61 @@ class Run:
         return enough and all(task["state"] in OVER | {self.case.path.ends} for task in self.tasks)
 
 
-def _logged_at(line: str) -> float:
-    """Epoch seconds of a line of a task log: a JSON object, or in Airflow 2 a text like ``[2026-11-21T10:00:00+0000] …``."""
-    stamp = json.loads(line)["timestamp"] if line.startswith("{") else line[1:].partition("]")[0]
-    return datetime.fromisoformat(stamp).timestamp()
+def _short(log: Path) -> str:
+    """The name of a task's log in a report: ``try 1``, ``try 1 t`` of the trigger, with the map index where it has one."""
+    number = log.name.removeprefix("attempt=").partition(".")[0]
+    index = next((part.removeprefix("map_index=") for part in log.parts if part.startswith("map_index=")), "")
+    return f"try {number}" + (f"[{index}]" if index else "") + (" t" if ".trigger." in log.name else "")
+
+
+class Noting:
+    """
+    Something on which a case acts, with a note of each act.
+
+    :param acts: Names of the methods that are noted.
+    """
+
+    def __init__(self, actor: object, acts: Sequence[str], note: Callable[..., None]) -> None:
+        self._actor, self._acts, self._note = actor, acts, note
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._actor, name)
+        if name not in self._acts:
+            return method
+
+        def act(*arguments: Any, **options: Any) -> Any:
+            said = ", ".join([*map(str, arguments), *(f"{key}={value}" for key, value in options.items())])
+            began = time.time()
+            try:
+                answer = method(*arguments, **options)
+            except Exception as error:
+                self._note(f"{name}({said}) fails after {time.time() - began:.2f} s: {error!r}", TELLING)
+                raise
+            self._note(f"{name}({said}) returns after {time.time() - began:.2f} s")
+            return answer
+
+        return act
+
+
+class NotedProcess(psutil.Process):
+    """A process, with a note of each signal that it gets."""
+
+    def __init__(self, pid: int, name: str, note: Callable[[str], None]) -> None:
+        super().__init__(pid)
+        self._of, self._noted = name, note
+
+    def send_signal(self, sig: int) -> None:
+        self._noted(f"{signal.Signals(sig).name} to {self._of}, process {self.pid}")
+        super().send_signal(sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def suspend(self) -> None:
+        self.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send_signal(signal.SIGCONT)

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 from math import inf
 
+import pace
+
 from airflow_provider_dli.local.dli.admin.views import LocalJob
 from kill_matrix.kinds import tags_of
+from kill_matrix.report import report
 from kill_matrix.stage import GRACE, Outcome
 
 # What the log says of a task whose supervisor was told to end it.
@@ -38,30 +41,62 @@ def check(outcome: Outcome) -> None:
     """
     Compare what came of a case with what must.
 
-    :raises AssertionError: Something is different, or went wrong.
+    :raises AssertionError: Something is different, or went wrong; with what the judge saw.
     """
+    # The report says it all, in few lines: no source code of this function beside it.
+    __tracebackhide__ = True
+    if why := difference(outcome):
+        raise AssertionError(report(outcome, why))
+
+
+def check_mapped(outcome: Outcome) -> None:
+    """
+    Compare what came of three mapped tasks, of which the second was marked as failed, with what must.
+
+    :raises AssertionError: Something is different; with what the judge saw.
+    """
+    __tracebackhide__ = True
+    jobs = sorted(outcome.jobs, key=lambda job: job.statement)
+    seen = [outcome.states, [job.state for job in jobs], [bool(job.cancel_requests) for job in jobs]]
+    wanted = [["success", "failed", "success"], ["FINISHED", "CANCELLED", "FINISHED"], [False, True, False]]
+    if outcome.problem or seen != wanted:
+        raise AssertionError(report(outcome, f"by map index, the tasks, jobs and cancels are {seen}, not {wanted}"))
+
+
+def difference(outcome: Outcome) -> str:
+    """What came of a case and must not, in words; empty when all is as it must be."""
     path = outcome.case.path
-    assert outcome.problem is None, outcome
+    if outcome.problem is not None:
+        return "it was not played to its end"
     jobs = tuple(job.state for job in outcome.jobs)
     is_left = path.or_left and "RUNNING" in jobs
-    assert jobs in outcome.case.may_be or is_left, outcome
+    if jobs not in outcome.case.may_be and not is_left:
+        return f"the jobs are {', '.join(jobs) or 'none'}"
     if path.ends == "gone":
-        assert outcome.states == [], outcome
+        if outcome.states:
+            return f"the tasks are not gone, but {outcome.states}"
     else:
-        assert outcome.states == [path.ends], outcome
+        if outcome.states != [path.ends]:
+            return f"the task is not {path.ends}, but {outcome.states}"
         # Airflow now and then fails a try for a reason of its own, when the one before it is just being deferred.
         may_take_more = path.alone or path.deferred
-        assert outcome.tries == path.tries or (may_take_more and outcome.tries > path.tries), outcome
+        if outcome.tries != path.tries and not (may_take_more and outcome.tries > path.tries):
+            return f"it took {outcome.tries} tries"
     found = wrongs(outcome)
     # Where it is a matter of luck whether the job is cancelled, it is one too when.
-    assert found.pop("orphans") == ("RUNNING" in jobs) or path.or_left, outcome
-    assert not any(found.values()), f"{found} in {outcome}"
+    if found.pop("orphans") != ("RUNNING" in jobs) and not path.or_left:
+        return "a job ran on for too long after its task" if "RUNNING" not in jobs else "a job is no orphan, but runs"
+    return ", ".join(f"{kind}: {times}" for kind, times in found.items() if times)
 
 
 def is_late(outcome: Outcome) -> bool:
     """Whether a job that somebody was to cancel ran on for long after its task was over."""
     ended = [job.ended_at or inf for job in started(outcome)]
-    return outcome.problem is None and not outcome.case.may_be_left and max(ended, default=0) > outcome.over_at + GRACE
+    return (
+        outcome.problem is None
+        and not outcome.case.may_be_left
+        and max(ended, default=0) > outcome.over_at + pace.seconds(GRACE)
+    )
 
 
 def _orphans(outcome: Outcome) -> int:
