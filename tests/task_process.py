@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pace
+
 
 class TaskProcesses:
     """Starts task processes; a context manager."""
@@ -89,7 +91,7 @@ class TaskProcess:
         :returns: ``result``, ``error`` (class name), ``message``, ``log``, ``xcoms``, ``imported_by_kill``,
             ``on_kill_took`` (seconds), ``ended`` (epoch seconds).
         """
-        end = time.monotonic() + timeout
+        end = time.monotonic() + pace.seconds(timeout)
         while Path(f"/proc/{self.pid}").exists():
             assert time.monotonic() < end, f"task process {self.pid} is still there after {timeout} s"
             time.sleep(0.005)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pace
 import psutil
 import pytest
 
@@ -67,7 +68,7 @@ def test_it_shows_the_job_cancelled_and_ctrl_c_ends_a_kept_one(start_demo: Calla
 
     family = family_of(demo)
     os.killpg(demo.pid, signal.SIGINT)
-    assert demo.wait(15) == 0
+    assert demo.wait(pace.seconds(15)) == 0
     assert_nothing_is_left(family, tmp_path, within=0)
 
 
@@ -89,7 +90,7 @@ def test_ended_by_a_signal_while_airflow_starts(
     read_until(demo, "creating its database", timeout=20)
     family = family_of(demo)
     os.killpg(demo.pid, number)
-    assert f"Ended by {number.name}" in demo.communicate(timeout=15)[0]
+    assert f"Ended by {number.name}" in demo.communicate(timeout=pace.seconds(15))[0]
     assert demo.returncode == 128 + number
     assert_nothing_is_left(family, tmp_path, within=0)
 
@@ -104,14 +105,14 @@ def test_a_second_ctrl_c_returns_at_once_and_the_rest_ends_by_itself(
     os.killpg(demo.pid, signal.SIGINT)
     time.sleep(0.3)
     os.killpg(demo.pid, signal.SIGINT)
-    demo.communicate(timeout=15)
+    demo.communicate(timeout=pace.seconds(15))
     assert_nothing_is_left(family, tmp_path, within=20)
 
 
 def test_a_busy_port_is_said_before_anything_is_started(start_demo: Callable[..., Demo], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         demo = start_demo("--airflow-port", str(busy.getsockname()[1]))
-        said, _ = demo.communicate(timeout=20)
+        said, _ = demo.communicate(timeout=pace.seconds(20))
     assert demo.returncode == 2
     assert re.search(r"port \d+ cannot be used \(Address already in use\); choose another --airflow-port", said)
     assert not list(tmp_path.iterdir())
@@ -121,7 +122,7 @@ def read_until(demo: Demo, text: str, timeout: float) -> str:
     """What the demo has printed up to the line with this text."""
     assert demo.stdout
     lines: list[str] = []
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + pace.seconds(timeout)
     while not lines or text not in lines[-1]:
         assert time.monotonic() < deadline, f"no {text!r} within {timeout} s in:\n{''.join(lines)}"
         line = demo.stdout.readline()
@@ -137,7 +138,7 @@ def family_of(demo: Demo) -> list[psutil.Process]:
 
 def assert_nothing_is_left(family: list[psutil.Process], temporary: Path, within: float) -> None:
     """No process of the family, none that knows the temporary directory, and nothing in it."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + pace.seconds(within)
     while left := [*filter(is_alive, family), *processes_that_name(temporary), *temporary.iterdir()]:
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.1)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import pace
 import pytest
 import requests
 from lab.jobs_page import identity_of
@@ -93,7 +94,7 @@ def test_who_may_see_and_cancel_what(
     session = users[role]
     assert session.get(f"{airflow.url}/dli/jobs", timeout=60).ok
     # A list that was read a moment ago is shown again.
-    answer = dli.wait_until(lambda dli: listed(airflow, session, jobs.values()), timeout=20)
+    answer = dli.wait_until(lambda dli: listed(airflow, session, jobs.values()), timeout=pace.seconds(20))
     name_of = {job_id: name for name, job_id in jobs.items()}
     assert {name_of[row["id"]] for row in answer} == sees
     assert {name_of[row["id"]] for row in answer if row["may_cancel"]} == cancels

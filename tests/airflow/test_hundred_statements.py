@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import pace
 import psutil
 import pytest
 from dags.scripts import STATEMENTS
@@ -42,7 +43,7 @@ def play(airflow: LocalAirflow, dli: LocalDli, dag_id: str, seed: int) -> None:
         dli.will(matching=f"'{run_id}; --', {number} AS", run_for=4)
     airflow.api.trigger(dag_id, run_id=run_id)
     for number, (process, number_of_signal) in zip(numbers[::2], KILLS, strict=True):
-        dli.wait_until(lambda dli, number=number: runs(dli, run_id, number), timeout=120)
+        dli.wait_until(lambda dli, number=number: runs(dli, run_id, number), timeout=pace.seconds(120))
         kill(airflow.task_processes(dag_id, run_id, "job"), process, number_of_signal)
     assert airflow.api.wait_for_state(dag_id, run_id, timeout=400) == "success"
     jobs = jobs_of(dli, run_id)

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pace
 import psutil
 import pytest
 from lab.airflow import QUICK, LocalAirflow
@@ -132,7 +133,7 @@ def defer_all(airflow: LocalAirflow, dli: LocalDli, runs: Mapping[str, int]) -> 
             airflow.api.trigger(DAG, {"jobs": jobs}, run_id=run_id)
             defer(airflow, DAG, TASK, run_id, job_ids)
     since = last_request(dli)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + pace.seconds(90)
     while None in owners(airflow, runs):
         assert time.monotonic() < deadline, "the triggerer has not taken all triggers"
         time.sleep(1)
@@ -148,7 +149,7 @@ def owners(airflow: LocalAirflow, runs: Mapping[str, int]) -> set[int | None]:
 
 def wait_until_others_own(airflow: LocalAirflow, runs: Mapping[str, int], owner: int) -> None:
     """Wait until this triggerer has none of the triggers any more."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + pace.seconds(60)
     while owner in (found := owners(airflow, runs)):
         assert time.monotonic() < deadline, f"triggerer {owner} still has triggers, of {found} that have some"
         time.sleep(1)
@@ -184,7 +185,7 @@ def kill(airflow: LocalAirflow, runs: Mapping[str, int]) -> float:
 
 def wait_until_none_is_left(dli: LocalDli) -> list[LocalJob]:
     """Wait until no job is active; returns those that still are when the time is over."""
-    end = time.monotonic() + CANCELLED_WITHIN
+    end = time.monotonic() + pace.seconds(CANCELLED_WITHIN)
     while (left := [job for job in dli.jobs() if job.is_active]) and time.monotonic() < end:
         time.sleep(0.5)
     return left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pace
 import pytest
 from lab.airflow import LocalAirflow
 
@@ -33,7 +34,9 @@ def runs(airflow: LocalAirflow, dli: LocalDli) -> Iterator[dict[str, str]]:
         airflow.api.wait_for_dag(dag_id)
         runs[case] = airflow.api.trigger(dag_id, run_id=f"sweep~{case}")
     expected = len(runs) + 1  # a mapped run has two
-    dli.wait_until(lambda dli: len([job for job in active(dli) if job.status == "RUNNING"]) == expected, timeout=90)
+    dli.wait_until(
+        lambda dli: len([job for job in active(dli) if job.status == "RUNNING"]) == expected, timeout=pace.seconds(90)
+    )
 
     for case in ("last-try", "deleted", "dag-removed", "next-try-to-come"):
         kill(airflow, {**ORPHANS, **OTHERS}[case], runs[case])

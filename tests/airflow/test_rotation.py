@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 
+import pace
 import pytest
 from lab.airflow import LocalAirflow
 
@@ -68,7 +69,7 @@ def waiting(airflow: LocalAirflow, dli: LocalDli, dag_id: str, name: str) -> tup
     dli.will(matching="'rotation ", run_for=120)
     run_id = airflow.api.trigger(dag_id, run_id=f"{name}.{dag_id}")
     state = "deferred" if dag_id.endswith("deferred") else "running"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + pace.seconds(60)
     while True:
         jobs = [job for job in dli.jobs() if job.tags.get("airflow_run") == run_id]
         task = airflow.api.task_instance(dag_id, run_id, "job")
@@ -83,4 +84,4 @@ def waiting(airflow: LocalAirflow, dli: LocalDli, dag_id: str, name: str) -> tup
 def killed(airflow: LocalAirflow, dli: LocalDli, dag_id: str, run_id: str, job_id: str) -> None:
     """Mark the run as failed, and wait until its job is cancelled."""
     airflow.api.mark_dag_run(dag_id, run_id, "failed")
-    dli.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=40)
+    dli.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=pace.seconds(40))

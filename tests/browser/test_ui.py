@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 from urllib.parse import quote
 
+import pace
 import pytest
 from lab.airflow import LocalAirflow
 from lab.jobs_page import JobsPage, identity_of, log_in, running
@@ -152,7 +153,7 @@ class TestJobsPage:
         dli.will(matching="browser_sales", run_for=1000)
         airflow.api.wait_for_dag("browser")
         run_id = airflow.api.trigger("browser")
-        job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
+        job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=pace.seconds(60))
         jobs = JobsPage(page)
         jobs.open(by_hand)
         row = jobs.row(job_id)
@@ -245,7 +246,7 @@ def scenery(airflow: LocalAirflow, dli: LocalDli, by_hand: str) -> Iterator[None
     dli.will(matching="browser_sales", run_for=1000)
     airflow.api.wait_for_dag("browser")
     run_id = airflow.api.trigger("browser")
-    dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
+    dli.wait_until(lambda dli: running(dli, run_id), timeout=pace.seconds(60))
     with dli.as_connection("left_behind"):
         hook = DliHook("left_behind")
         dli.will(kind="spark", run_for=0)

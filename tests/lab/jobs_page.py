@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
+import pace
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect, sync_playwright
 
 from airflow_provider_dli.identity import RUN, Identity, escape
@@ -27,7 +28,7 @@ FLAGS = [
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-SECONDS = 20
+SECONDS = pace.seconds(20)
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def check(airflow: LocalAirflow, dli: LocalDli, run_id: str) -> None:
     airflow.api.wait_for_dag(dag_id)
     dli.will(matching=f"'sweep {run_id}'", run_for=1000)
     airflow.api.trigger(dag_id, run_id=run_id)
-    job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=60)
+    job_id = dli.wait_until(lambda dli: running(dli, run_id), timeout=pace.seconds(60))
     with chromium() as browser:
         viewer = JobsPage(log_in(browser, airflow, "viewer"))
         viewer.open()

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import pace
 import psutil
 
 from airflow_provider_dli.local.airflow.guardian import Guardian
@@ -53,7 +54,7 @@ class Postgres:
         settings = ("listen_addresses=", f"unix_socket_directories={home}", "fsync=off", "max_connections=200")
         self._server = self._run("postgres", "-D", data, *(f"--{setting}" for setting in settings))
         ready = ("--host", str(home), "--username", USER, "--quiet")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + pace.seconds(60)
         while self._wait(self._run("pg_isready", *ready), timeout=20, codes=(0, 1, 2)) != 0:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"PostgreSQL does not answer: {self._log.read_text()}")
@@ -69,7 +70,7 @@ class Postgres:
         return self._guardian.start(argv, env=dict(os.environ), log=self._log)
 
     def _wait(self, process: psutil.Process, timeout: float, codes: tuple[int, ...] = (0,)) -> int:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + pace.seconds(timeout)
         while (code := self._guardian.exit_code(process)) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"PostgreSQL: not within {timeout:g} s: {self._log.read_text()}")

@@ -7,6 +7,8 @@ import shutil
 import socket
 import time
 
+import pace
+
 from airflow_provider_dli.local.airflow.guardian import Guardian
 from airflow_provider_dli.local.airflow.ports import hold_port
 
@@ -43,7 +45,7 @@ class Redis:
         # An append-only file: what a broker forgets cannot be delivered twice, which is the harder case.
         options = ("--port", str(self._port), "--bind", "127.0.0.1", "--dir", home, "--save", "", "--appendonly", "yes")
         self._server = self._guardian.start([program, *options], env=dict(os.environ), log=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + pace.seconds(20)
         while not self._answers():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Redis does not answer: {log.read_text()}")
@@ -52,7 +54,7 @@ class Redis:
     def stop(self) -> None:
         """SIGTERM, and wait for the end."""
         self._server.terminate()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + pace.seconds(20)
         while self._guardian.exit_code(self._server) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError("Redis still runs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pace
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
@@ -80,4 +81,4 @@ def lose_the_worker(try_of_a_task, *, at_wait=1):
 def assert_cancelled(dli_local, job_id):
     """DLI has accepted the cancel; wait until the job is over."""
     assert dli_local.job(job_id).cancel_requests
-    dli_local.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=5)
+    dli_local.wait_until(lambda dli: dli.job(job_id).status == "CANCELLED", timeout=pace.seconds(5))

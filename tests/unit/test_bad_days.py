@@ -11,6 +11,7 @@ import gc
 import threading
 import time
 
+import pace
 import pytest
 
 from airflow_provider_dli.api import sql
@@ -128,7 +129,7 @@ def test_a_call_on_a_bad_day(dli_local, tired_hook, call, fault):
     assert type(error) is (error_class or type(None)), error
     assert len(dli_local.requests(call=call, since=before)) == requests
     # One answer may take twice the timeout (to connect, and to answer), a repeat waits up to 2 s.
-    assert took < 2 * TIMEOUT * requests + 3
+    assert took < 2 * TIMEOUT * requests + pace.seconds(3)
     if error is not None:
         assert call in str(error)
         assert "dli-local" not in str(error)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pace
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from fakes import TaskInstance
@@ -103,7 +104,7 @@ class TestOneFlight:
         dli_local.wait_until(lambda dli: [each for each in dli.requests("token") if each.answered_at is None])
         began = time.monotonic()
         assert urgent.cancel(KIND, job_id).accepted
-        assert time.monotonic() - began < 3.5
+        assert time.monotonic() - began < pace.seconds(3.5)
         # The next test counts what is asked for there.
         hanging.join()
 
@@ -129,7 +130,7 @@ class TestOneFlight:
         dli_local.wait_until(lambda dli: [each for each in dli.requests("token") if each.answered_at is None])
         began = time.monotonic()
         assert DliHook().get_job(job_id).status == "RUNNING"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < pace.seconds(2)
         thread.join()
 
 
@@ -323,12 +324,12 @@ class TestInAProcess:
     def test_a_kill_after_the_password_was_rotated(self, dli_local, start):
         dli_local.will(run_for=60)
         task = start.task()
-        dli_local.wait_until(lambda dli: dli.requests("status"), timeout=20)
+        dli_local.wait_until(lambda dli: dli.requests("status"), timeout=pace.seconds(20))
         dli_local.settings(rotated_secret=NEW)
         start.write(password=NEW)
         killed = task.kill()
         outcome = task.wait()
-        assert outcome.ended - killed < 4
+        assert outcome.ended - killed < pace.seconds(4)
         assert "accepted the cancel" in outcome.message
         dli_local.wait_until(lambda dli: dli.jobs()[0].status == "CANCELLED")
 
@@ -336,7 +337,7 @@ class TestInAProcess:
     def test_a_password_that_nobody_knows_lets_airflow_try_again_for_the_job_runs_on(self, dli_local, start):
         dli_local.will(run_for=300)
         task = start.task(poll_interval=0.5)
-        dli_local.wait_until(lambda dli: dli.requests("status"), timeout=20)
+        dli_local.wait_until(lambda dli: dli.requests("status"), timeout=pace.seconds(20))
         dli_local.settings(rotated_secret=NEW)
         outcome = task.wait(120)
         assert outcome.error == "DliAuthenticationError"
@@ -345,7 +346,7 @@ class TestInAProcess:
         start.write(password=NEW)
         polls = len(dli_local.requests("status"))
         again = start.task(run_id="run-1", try_number=2, poll_interval=0.5)
-        dli_local.wait_until(lambda dli: len(dli.requests("status")) > polls, timeout=20)
+        dli_local.wait_until(lambda dli: len(dli.requests("status")) > polls, timeout=pace.seconds(20))
         [job] = dli_local.jobs()
         assert job.status == "RUNNING"
         again.kill()

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from datetime import timedelta
 
+import pace
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from fakes import START, TaskInstance, context_of, execute, identity_of
@@ -124,7 +125,7 @@ class TestOverTheWire:
 
     def test_a_retry_takes_the_result_of_a_job_that_finished(self, dli_local, run, lost):
         job_id = lost(run_for=0)
-        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=pace.seconds(5))
         assert run(2) == job_id
         assert len(dli_local.jobs()) == 1
 
@@ -137,7 +138,7 @@ class TestOverTheWire:
 
     def test_a_cleared_task_runs_again_what_had_finished(self, dli_local, run, lost):
         job_id = lost(run_for=0)
-        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=pace.seconds(5))
         run(2, max_tries=5)
         assert [job.status for job in dli_local.jobs()] == ["FINISHED", "FINISHED"]
 
@@ -152,7 +153,7 @@ class TestOverTheWire:
     def test_a_changed_statement_is_not_run_when_the_first_one_has_finished(self, dli_local, run, lost, capfd):
         """As of a template with now(): a second insert would double the data."""
         job_id = lost(run_for=0, sql="insert into t select 1 -- 10:00")
-        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=pace.seconds(5))
         assert run(2, sql="insert into t select 1 -- 10:05") == job_id
         assert len(dli_local.jobs()) == 1
         assert "ran something else than this try would: the statement." in capfd.readouterr().out
@@ -165,7 +166,7 @@ class TestOverTheWire:
 
     def test_but_it_is_with_cancel_or_after_a_clear(self, dli_local, run, lost):
         job_id = lost(run_for=0)
-        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=5)
+        dli_local.wait_until(lambda dli: not dli.job(job_id).is_active, timeout=pace.seconds(5))
         run(2, sql="select 2", on_earlier_job="cancel")
         run(3, sql="select 3", max_tries=5)
         assert [job.statement for job in dli_local.jobs()] == ["select 1", "select 2", "select 3"]

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 
+import pace
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from echo.kind import KIND, EchoWork, create
@@ -58,7 +59,7 @@ def story(server):
 
 
 def until(found, seconds=10):
-    end = time.monotonic() + seconds
+    end = time.monotonic() + pace.seconds(seconds)
     while not found():
         assert time.monotonic() < end, "it did not come to this"
         time.sleep(0.01)

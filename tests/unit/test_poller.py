@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 
+import pace
 import pytest
 from fakes import TaskInstance
 
@@ -204,7 +205,7 @@ class TestFairAndCalm:
             await stopped(tasks)
             return noticed - dli_local.job(short).ended_at
 
-        assert asyncio.run(main()) < 1
+        assert asyncio.run(main()) < pace.seconds(1)
 
     @pytest.mark.matrix
     def test_nor_does_one_that_comes_last_of_very_many_wait_for_the_list(self, dli_local, submit):
@@ -220,7 +221,7 @@ class TestFairAndCalm:
             await stopped(tasks)
             return noticed - dli_local.job(short).ended_at
 
-        assert asyncio.run(main()) < 1
+        assert asyncio.run(main()) < pace.seconds(1)
 
     @pytest.mark.matrix
     def test_when_dli_asks_to_wait_no_job_is_asked_for(self, dli_local, submit):
@@ -269,7 +270,7 @@ class TestFairAndCalm:
             await stopped(tasks)
             return took
 
-        assert asyncio.run(main()) < 7
+        assert asyncio.run(main()) < pace.seconds(7)
 
     def test_the_jobs_of_different_projects_are_asked_for_apart(self, dli_local, submit):
         job_ids = submit(20)
@@ -384,7 +385,7 @@ class TestItIsStartedAgain:
         monkeypatch.setattr(poller, "_GIVE_UP_AT_ONCE", 10)
         job_ids = submit(30)
         monkeypatch.setattr(Poller, "_scan", lambda *_: 1 / 0)
-        events = asyncio.run(asyncio.wait_for(_all_events(job_ids), 20))
+        events = asyncio.run(asyncio.wait_for(_all_events(job_ids), pace.seconds(20)))
         assert {event["outcome"] for event in events} == {"error"}
         assert {event["message"] for event in events} == {"division by zero"}
         # They were the tasks' own: nothing is left running.
@@ -409,7 +410,7 @@ class TestItIsStartedAgain:
         monkeypatch.setattr(poller, "OUTAGE_BUDGET", 2)
         job_ids = submit(30)
         dli_local.fault("*", "status", times=None, status=503)
-        events = asyncio.run(asyncio.wait_for(_all_events(job_ids, cancel_on_kill=False), 30))
+        events = asyncio.run(asyncio.wait_for(_all_events(job_ids, cancel_on_kill=False), pace.seconds(30)))
         assert {event["outcome"] for event in events} == {"error"}
         assert all("503" in event["message"] for event in events)
 
@@ -461,7 +462,7 @@ class TestMassKill:
             await stopped([*tasks, *kills])
             return noticed - dli_local.job(short).ended_at
 
-        assert asyncio.run(main()) < 2
+        assert asyncio.run(main()) < pace.seconds(2)
 
 
 @pytest.mark.matrix

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import pace
 import pytest
 
 pytestmark = pytest.mark.matrix
@@ -83,5 +84,5 @@ def test_a_probe_that_is_killed_takes_its_task_with_it(dli_local, start):
     job = wait_for_job(dli_local, "killed-task")
     process.kill()
     process.wait()
-    dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "CANCELLED", timeout=15)
+    dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "CANCELLED", timeout=pace.seconds(15))
     assert dli_local.job(job.job_id).cancel_requests

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import fakes
+import pace
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from fakes import TaskInstance
@@ -83,14 +84,14 @@ class TestCreate:
     def test_the_wait_after_the_creation(self, create, arguments, least):
         began = time.monotonic()
         create(**arguments)
-        assert least <= time.monotonic() - began < least + 3
+        assert least <= time.monotonic() - began < least + pace.seconds(3)
 
     def test_a_later_try_takes_the_queue_of_an_earlier_one_and_waits_for_the_rest(self, dli_local, create, capsys):
         create()
         time.sleep(2)
         began = time.monotonic()
         assert create(TaskInstance(try_number=2), wait_usable=4) == "etl"
-        assert 1 < time.monotonic() - began < 3.5
+        assert 1 < time.monotonic() - began < pace.seconds(3.5)
         assert "this task has created it before" in capsys.readouterr().out
         assert create(TaskInstance(try_number=3), wait_usable=1) == "etl"
         assert len(dli_local.requests("queue_create")) == 3
@@ -181,7 +182,7 @@ class TestCreate:
         began = time.monotonic()
         with pytest.raises(AirflowFailException, match="needs the IAM action dli:queue:createQueue"):
             create()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < pace.seconds(3)
 
     def test_a_failure_after_the_creation_deletes_the_queue_again(self, hook, create, monkeypatch):
         def fail(*_):
@@ -304,7 +305,7 @@ class TestKills:
         dli_local.wait_until(lambda dli: dli.requests("queue"))
         killed = task.kill()
         outcome = task.wait()
-        assert outcome.ended - killed < 2
+        assert outcome.ended - killed < pace.seconds(2)
         assert outcome.error == "DliTaskKilledError"
         assert "deleted again" in outcome.log
         assert names_of(hook) == ["default", "general"]
@@ -324,7 +325,7 @@ class TestKills:
         dli_local.wait_until(lambda dli: dli.requests("queue_create"))
         killed = task.kill()
         outcome = task.wait()
-        assert outcome.ended - killed < 3
+        assert outcome.ended - killed < pace.seconds(3)
         assert outcome.error == "DliTaskKilledError"
         assert [request.status for request in dli_local.requests("queue_delete")] == [200]
         assert names_of(hook) == ["default", "general"]
@@ -345,7 +346,7 @@ class TestKills:
         dli_local.wait_until(lambda dli: dli.requests("queue_delete"))
         killed = task.kill()
         outcome = task.wait()
-        assert outcome.ended - killed < 1
+        assert outcome.ended - killed < pace.seconds(1)
         assert outcome.error == "DliTaskKilledError"
 
 

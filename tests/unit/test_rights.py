@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import fakes
+import pace
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.providers.common.compat.sdk import task as tasks
@@ -235,7 +236,7 @@ def test_without_one_of_them_it_fails_with_its_name_and_leaves_no_job(stage, dli
     dli_local.settings(rights=[right for cell in TABLE[name] for right in cell if right != missing])
     with pytest.raises(Exception, match=f"needs the IAM action {missing} "):
         execute(task)
-    dli_local.wait_until(lambda dli: not {job.job_id for job in active(dli)} - others, timeout=5)
+    dli_local.wait_until(lambda dli: not {job.job_id for job in active(dli)} - others, timeout=pace.seconds(5))
 
 
 def killed(task, dli):
@@ -268,7 +269,7 @@ def test_with_the_rights_to_cancel_a_kill_cancels_the_job(stage, dli_local, monk
     dli_local.will(run_for=60)
     dli_local.settings(rights=TABLE[name][0] + TABLE[name][1])
     assert "The task was killed" in killed(task, dli_local)
-    dli_local.wait_until(lambda dli: not active(dli), timeout=5)
+    dli_local.wait_until(lambda dli: not active(dli), timeout=pace.seconds(5))
 
 
 @pytest.mark.parametrize(

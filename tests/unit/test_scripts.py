@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from itertools import pairwise
 
+import pace
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, TaskDeferred
 from fakes import OVER, TaskInstance, context_of, deferral_of, execute, resume
@@ -49,7 +50,7 @@ def in_order(dli_local):
 
 def kill_when(dli_local, task, condition):
     def wait_and_kill():
-        dli_local.wait_until(condition, timeout=20)
+        dli_local.wait_until(condition, timeout=pace.seconds(20))
         task.on_kill()
 
     killer = threading.Thread(target=wait_and_kill)
@@ -263,7 +264,7 @@ def test_no_statement_begins_once_the_time_is_over(dli_local):
     context = context_of()
     deferral = deferral_of(task_of(deferrable=True, execution_timeout=timedelta(minutes=5)), context)
     [job] = dli_local.jobs()
-    dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED", timeout=10)
+    dli_local.wait_until(lambda dli: dli.job(job.job_id).status == "FINISHED", timeout=pace.seconds(10))
     deferral.kwargs["deadline"] = time.time() - 1
     with pytest.raises(AirflowTaskTimeout):
         resume(task_of(deferrable=True, execution_timeout=timedelta(minutes=5)), deferral, context)
@@ -288,7 +289,7 @@ def through(dli_local, *, crossed=True, monkeypatch=None):
     deferral = deferral_of(task_of(deferrable=True), context)
     while True:
         job_ids = deferral.trigger.serialize()[1]["job_ids"]
-        dli_local.wait_until(lambda dli, job_ids=job_ids: not dli.job(job_ids[0]).is_active, timeout=10)
+        dli_local.wait_until(lambda dli, job_ids=job_ids: not dli.job(job_ids[0]).is_active, timeout=pace.seconds(10))
         task = task_of(deferrable=True)
         try:
             if crossed:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import fakes
+import pace
 import pendulum
 import pytest
 import structlog
@@ -181,7 +182,7 @@ def signalled(condition, handler):
     """Call this in the main thread, in a signal handler as Airflow does, once a condition holds."""
 
     def watch():
-        end = time.monotonic() + 20
+        end = time.monotonic() + pace.seconds(20)
         while not is_over.is_set() and time.monotonic() < end:
             if condition():
                 os.kill(os.getpid(), signal.SIGUSR1)
@@ -416,7 +417,7 @@ class TestBackgroundLog:
         began = time.monotonic()
         for number in range(20):
             log.info("line %d", number)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < pace.seconds(5)
         assert not log.is_written
         held.may_write.set()
         until(lambda: log.is_written)
@@ -449,7 +450,7 @@ class TestBackgroundLog:
 
 
 def until(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + pace.seconds(10)
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

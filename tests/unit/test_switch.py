@@ -6,6 +6,7 @@ import logging
 import threading
 from contextlib import suppress
 
+import pace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from airflow_provider_dli.tasks.kill import KillSwitch
 from airflow_provider_dli.tasks.kill_states import TRANSITIONS, Fate, State
 from airflow_provider_dli.threads import BackgroundLog
 
-WAIT = 5
+WAIT = pace.seconds(5)
 
 
 class Walk:
@@ -101,7 +102,7 @@ def in_thread(function):
 
 def until(condition):
     end = threading.Event()
-    for _ in range(WAIT * 100):
+    for _ in range(int(WAIT * 100)):
         if condition():
             return
         end.wait(0.01)

@@ -40,11 +40,7 @@ IN_TIME = 4
 GRACE = 12
 # How long others are waited for until they count as left behind, in seconds: on a busy machine all of Airflow may stand
 # still for a while.
-PATIENCE = pace.seconds(60)
-# How long a case waits for its moment, in seconds.
-MOMENT_WITHIN = pace.seconds(90)
-# How long a task may take to be over, in seconds.
-OVER_WITHIN = pace.seconds(200)
+PATIENCE = 60
 # The calls that are noted: all but those that look only.
 ACTS_ON_AIRFLOW = ("trigger", "mark_task", "mark_dag_run", "clear", "delete_dag_run", "pause", "unpause")
 # What is worth to be told of a look that takes longer than it should, in seconds.
@@ -358,8 +354,9 @@ class Run:
         assert parent, "the task has lost its supervisor"
         return NotedProcess(parent.pid, "its supervisor", self.note)
 
-    def until(self, found: Callable[[], T], what: str, timeout: float = MOMENT_WITHIN) -> T:
-        """Wait until this is true and return it."""
+    def until(self, found: Callable[[], T], what: str, timeout: float = 90) -> T:
+        """Wait until this is true and return it; for longer on a slower machine."""
+        timeout = pace.seconds(timeout)
         deadline = time.monotonic() + timeout
         while True:
             with contextlib.suppress(psutil.Error, IndexError):
@@ -388,7 +385,7 @@ class Run:
 
     def settle(self) -> None:
         """Wait until the run is over, and for its jobs as long as nobody may call them left behind."""
-        self.until(self._is_over, "the task is over", timeout=OVER_WITHIN)
+        self.until(self._is_over, "the task is over", timeout=200)
         self.over_at = time.time()
         time.sleep(max(0, self.killed_at + self.case.moment.lasts - time.time()))
         with contextlib.suppress(TimeoutError):

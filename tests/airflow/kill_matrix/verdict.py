@@ -101,7 +101,9 @@ def is_late(outcome: Outcome) -> bool:
 
 def _orphans(outcome: Outcome) -> int:
     """Jobs that ran on after their task was over."""
-    return sum((job.ended_at or inf) > outcome.over_at + outcome.case.patience for job in started(outcome))
+    return sum(
+        (job.ended_at or inf) > outcome.over_at + pace.seconds(outcome.case.patience) for job in started(outcome)
+    )
 
 
 def _duplicates(outcome: Outcome) -> int:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
+import pace
 from fakes import START, TaskInstance, context_of, execute, identity_of
 
 from airflow_provider_dli.api.sql import SqlWork
@@ -38,7 +39,7 @@ SQL = "SELECT 1"
 #: Seconds that a job runs which shall be cancelled.
 LONG = 120.0
 #: Seconds that a cell may take: a kill lasts for 30, the budgets of other calls are shortened.
-BOUND = 90.0
+BOUND = pace.seconds(90.0)
 
 
 @dataclass
@@ -375,13 +376,13 @@ def _sweep_up(place: Place, job_id: str) -> None:
 def _left_running(place: Place) -> str | None:
     """The id of the job, if it does not end in a moment."""
     with suppress(TimeoutError):
-        place.dli.wait_until(lambda dli: not [job for job in dli.jobs() if job.is_active], timeout=1)
+        place.dli.wait_until(lambda dli: not [job for job in dli.jobs() if job.is_active], timeout=pace.seconds(1))
     return next((job.job_id for job in place.dli.jobs() if job.is_active), None)
 
 
 def _settled(place: Place) -> list[LocalJob]:
     """The jobs, none of which is left running."""
-    place.dli.wait_until(lambda dli: not [job for job in dli.jobs() if job.is_active], timeout=5)
+    place.dli.wait_until(lambda dli: not [job for job in dli.jobs() if job.is_active], timeout=pace.seconds(5))
     return sorted(place.dli.jobs(), key=lambda job: job.submitted_at)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pace
 import pytest
 import requests
 
@@ -48,7 +49,7 @@ class Wire:
 
     def until(self, job_id, *states, timeout=10):
         """Wait for one of the states, by default for an end, and return the status."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + pace.seconds(timeout)
         while True:
             found = self.status(job_id)
             if found["status"] in (states or ("FINISHED", "FAILED", "CANCELLED")):

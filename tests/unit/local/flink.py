@@ -2,6 +2,8 @@
 
 import time
 
+import pace
+
 ENDS = ("job_finish", "job_cancel_success", "job_running_exception", "job_submit_fail")
 SOURCE = """
 CREATE TABLE numbers (id INT, twice AS id * 2, word STRING, WATERMARK FOR ts AS ts - INTERVAL '5' SECOND, ts TIMESTAMP(3))
@@ -65,7 +67,7 @@ class Flink:
         return [job["name"] for job in self.list(**query)["jobs"]]
 
     def until(self, job_id, *states, timeout=10):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + pace.seconds(timeout)
         while True:
             found = self.get(job_id)
             if found["status"] in (states or ENDS):

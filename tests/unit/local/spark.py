@@ -2,6 +2,8 @@
 
 import time
 
+import pace
+
 JAR = "group/job.jar"
 
 
@@ -47,7 +49,7 @@ class Spark:
         return [batch["name"] for batch in self.list(**query)["sessions"]]
 
     def until(self, batch_id, *states, timeout=10):
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + pace.seconds(timeout)
         while True:
             found = self.get(batch_id)
             if found["state"] in (states or ("success", "dead")):

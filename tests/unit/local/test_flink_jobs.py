@@ -3,6 +3,7 @@
 import json
 import time
 
+import pace
 import pytest
 import requests
 from contract import contract
@@ -124,7 +125,7 @@ class TestRestart:
         sql = f"{BOUNDED}; SELECT nothing FROM numbers"
         job_id = flink.draft(sql, restart_when_exception=True, resume_max_num=2)
         flink.run(job_id)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + pace.seconds(5)
         while (found := flink.get(job_id))["restart_times"] < 2 or found["status"] != "job_running_exception":
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -208,7 +209,7 @@ class TestList:
         job_id = flink.draft()
         assert flink.names() == []
         assert flink.get(job_id)
-        dli_local.wait_until(lambda dli: flink.names(), timeout=3)
+        dli_local.wait_until(lambda dli: flink.names(), timeout=pace.seconds(3))
 
 
 class TestScripts:

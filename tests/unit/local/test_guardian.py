@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pace
 import psutil
 import pytest
 
@@ -67,7 +68,7 @@ def test_an_owner_ended_by_a_signal_leaves_nothing(number: signal.Signals) -> No
     pid, home = owner.stdout.readline().split()
     guardian, family = psutil.Process(int(pid)), wait_for_family(int(pid))
     os.killpg(owner.pid, number)  # as a terminal does, to its whole foreground group
-    owner.wait(10)
+    owner.wait(pace.seconds(10))
     owner.stdout.close()
     assert not psutil.wait_procs([guardian, *family], timeout=10)[1]
     assert not Path(home).exists()
@@ -103,7 +104,7 @@ def test_exit_codes() -> None:
         child = guardian.start(["sleep", "600"], env=os.environ, log=guardian.home / "log")
         assert guardian.exit_code(child) is None
         child.kill()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + pace.seconds(5)
         while guardian.exit_code(child) is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert guardian.exit_code(child) == -signal.SIGKILL
@@ -125,7 +126,7 @@ def test_the_home_can_be_kept_for_its_logs() -> None:
 
 def wait_for_family(guardian_pid: int) -> list[psutil.Process]:
     """All processes of the wild family, once they are complete and its frozen member is frozen."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + pace.seconds(10)
     while time.monotonic() < deadline:
         family = [
             process

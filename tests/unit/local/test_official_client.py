@@ -2,6 +2,7 @@
 
 import time
 
+import pace
 import pytest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
@@ -36,7 +37,7 @@ def submit(client, sql, **fields):
 
 
 def until(client, job_id, *states):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + pace.seconds(10)
     while True:
         found = client.show_sql_job_status(model.ShowSqlJobStatusRequest(job_id=job_id))
         if found.status in (states or ("FINISHED", "FAILED", "CANCELLED")):
@@ -151,7 +152,7 @@ class TestFlink:
         return answer.job.job_id
 
     def until(self, client, job_id, state):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + pace.seconds(10)
         while (found := self.show(client, job_id)).status != state:
             assert time.monotonic() < deadline, found
             time.sleep(0.02)

@@ -11,6 +11,7 @@ import sys
 import time
 from urllib.parse import urlsplit
 
+import pace
 import pytest
 import requests
 
@@ -52,7 +53,7 @@ def test_identity_from_options_and_environment():
         assert get_token(dli).status_code == 401
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(pace.seconds(10))
         process.stdout.close()
 
 
@@ -67,8 +68,8 @@ def test_a_signal_ends_it_cleanly_with_a_query_running(number, tmp_path):
         wire.get("jobs", timeout=0.1)
     began = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
-    assert time.monotonic() - began < 4
+    _, errors = process.communicate(timeout=pace.seconds(10))
+    assert time.monotonic() - began < pace.seconds(4)
     assert "Traceback" not in errors
     assert process.returncode == {signal.SIGINT: 0}.get(number, -signal.SIGTERM)
     assert list(tmp_path.iterdir()) == []
@@ -84,7 +85,7 @@ def test_it_dies_with_its_owner_even_by_sigkill():
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + pace.seconds(5)
     while is_running(pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -112,7 +113,7 @@ def test_after_nohup_it_ignores_a_hangup():
     time.sleep(0.1)
     assert LocalDli(url).jobs() == []
     process.terminate()
-    process.wait(10)
+    process.wait(pace.seconds(10))
     process.stdout.close()
 
 
@@ -124,7 +125,7 @@ def test_two_interrupts_in_a_row_leave_no_files_behind(tmp_path):
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
-    process.wait(10)
+    process.wait(pace.seconds(10))
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -150,7 +151,7 @@ def test_files_of_a_server_that_was_killed_go_with_the_next_start(tmp_path):
     assert Wire(LocalDli(url)).rows("SELECT 1") == [[1]]
     for process in (alive, third):
         process.terminate()
-        process.wait(10)
+        process.wait(pace.seconds(10))
         process.stdout.close()
     assert set(tmp_path.iterdir()) == others
 
@@ -160,7 +161,7 @@ def test_it_leaves_no_files_behind(tmp_path):
     process, _ = serve(env={**os.environ, "TMPDIR": str(tmp_path)})
     assert list(tmp_path.iterdir())
     process.terminate()
-    process.wait(10)
+    process.wait(pace.seconds(10))
     process.stdout.close()
     assert list(tmp_path.iterdir()) == []
 

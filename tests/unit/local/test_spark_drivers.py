@@ -5,6 +5,7 @@ import signal
 import time
 from importlib.util import find_spec
 
+import pace
 import psutil
 import pytest
 
@@ -197,7 +198,7 @@ def is_running(pid):
 
 
 def gone(pids):
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + pace.seconds(5)
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

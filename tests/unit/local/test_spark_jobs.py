@@ -3,6 +3,7 @@
 import json
 import time
 
+import pace
 import pytest
 import requests
 from contract import contract
@@ -192,7 +193,7 @@ class TestList:
         batch_id = spark.create(name="one")
         assert spark.names() == []
         assert spark.get(batch_id)
-        dli_local.wait_until(lambda dli: spark.names(), timeout=3)
+        dli_local.wait_until(lambda dli: spark.names(), timeout=pace.seconds(3))
 
     def test_the_request_is_shown(self, spark, dli_local):
         body = {"name": "one", "conf": {"a": "b"}, "args": ["x"], "auto_recovery": True, "max_retry_times": 3}

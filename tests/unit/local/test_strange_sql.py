@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import pace
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
@@ -183,8 +184,8 @@ def test_other_calls_are_answered_while_a_long_statement_is_read(wire, dli_local
         assert other.get("jobs", params={"page-size": 1, "sql_pattern": "nothing"}).status_code == 200
         waits.append(time.monotonic() - began)
     assert len(waits) > 5
-    assert sorted(waits)[len(waits) // 2] < 0.15
-    assert max(waits) < 1.5
+    assert sorted(waits)[len(waits) // 2] < pace.seconds(0.15)
+    assert max(waits) < pace.seconds(1.5)
 
 
 # Pieces of Spark's grammar, put together with little respect for it.
