@@ -297,7 +297,7 @@ class TestFairAndCalm:
         assert len(dli_local.requests("status")) <= 10
 
     def test_no_call_asks_for_progress(self, dli_local, submit):
-        asyncio.run(events_of(submit(20, run_for=3)))
+        asyncio.run(events_of(submit(20, run_for=1)))
         assert dli_local.requests("progress") == []
 
 
