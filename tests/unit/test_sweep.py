@@ -556,6 +556,79 @@ class TestPureFunctions:
         candidate = verdict.candidate(self.a_job(owner="savepoint"), "ours")
         assert verdict.exempt(candidate, time.time(), timedelta(0)).verdict is verdict.Verdict.LEFT_ALONE
 
+    @pytest.mark.parametrize("state", [*ALIVE, NEVER_HEARD_OF])
+    def test_no_state_but_an_end_makes_an_orphan(self, state):
+        candidate = verdict.candidate(self.a_job(), "ours")
+        assert verdict.judge(candidate, state, None).verdict is verdict.Verdict.LEFT_ALONE
+        # Unless a later try has submitted another job, and so decided against this one.
+        assert verdict.judge(candidate, state, 2).verdict is verdict.Verdict.ORPHAN
+
+    @pytest.mark.parametrize("state", ["success", "failed", "skipped", "upstream_failed", "removed", "gone"])
+    def test_every_end_does(self, state):
+        candidate = verdict.candidate(self.a_job(), "ours")
+        assert verdict.judge(candidate, state, None).verdict is verdict.Verdict.ORPHAN
+
+    @pytest.mark.parametrize(("age", "is_exempt"), [(0, True), (299, True), (300, False), (10**9, False)])
+    def test_a_young_job_is_left_alone(self, age, is_exempt):
+        candidate = verdict.candidate(self.a_job(), "ours")
+        judgement = verdict.exempt(candidate, START.timestamp() + age, timedelta(minutes=5))
+        assert (judgement is not None) is is_exempt
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"tags": {identity.TI: "0" * 40}},
+            {"tags": {identity.TI: ""}},
+            {"tags": {identity.TASK: "another"}},
+            {"tags": {identity.RUN: "run 2"}},
+            {"tags": {identity.DAG: "cut@-"}},
+            {"tags": {identity.DAG: ""}},
+            {"tags": {identity.ATTEMPT: "2:1.2:1:-1:0:task:abc"}},
+            {"tags": {identity.ATTEMPT: MINE.attempt.replace(":-1:", ":7:")}},
+            # All that a name tells.
+            {"tags": {identity.DAG: "", identity.RUN: "", identity.TASK: ""}, "is_proved": False},
+        ],
+        ids=str,
+    )
+    def test_what_does_not_prove_whose_it_is_is_left_alone(self, changes):
+        job = self.a_job()
+        job = dataclasses.replace(job, **{**changes, "tags": {**job.tags, **changes.get("tags", {})}})
+        found = verdict.submitter(job)
+        judgement = verdict.exempt(found, time.time(), timedelta(0))
+        assert judgement.verdict is verdict.Verdict.UNIDENTIFIED
+        # Nor does it make an orphan of another job.
+        later = found._replace(try_number=9, submitted=found.submitted + 9)
+        assert verdict.superseded([verdict.submitter(self.a_job()), later._replace(job_id="later")]) == {}
+
+    @pytest.mark.parametrize(
+        ("changes", "is_superseded"),
+        [
+            ({"try_number": 2}, True),
+            ({"try_number": 1}, False),
+            ({"try_number": 2, "map_index": 1}, False),
+            ({"try_number": 2, "statement_index": 1}, False),
+            ({"try_number": 2, "task_id": "other"}, False),
+            ({"try_number": 2, "run_id": "run 2"}, False),
+            ({"try_number": 2, "dag_id": "other"}, False),
+            # A clear keeps the start of the run.
+            ({"try_number": 2, "generation": identity.generation(START, 7)}, True),
+            # A run that was deleted and created again counts from 1 once more.
+            ({"try_number": 1, "generation": identity.generation(LATER_START, 2)}, True),
+            ({"try_number": 9, "generation": identity.generation(START.subtract(days=1), 2)}, False),
+            ({"try_number": 9, "generation": "nonsense.2"}, False),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("seconds", [60, -60, None])
+    def test_what_counts_as_a_later_job_of_the_same_task_instance(self, changes, is_superseded, seconds):
+        first = dataclasses.replace(self.a_job(try_number=1), id="first")
+        second = dataclasses.replace(self.a_job(**changes), id="second")
+        start = None if seconds is None else START.add(seconds=seconds)
+        second = dataclasses.replace(second, start_time=start)
+        found = verdict.superseded([verdict.submitter(second), verdict.submitter(first)])
+        # The order in which DLI got them has to agree.
+        assert ("first" in found) is (is_superseded and seconds == 60)
+
     def test_airflow_is_asked_once_for_one_task_unless_the_url_gets_too_long(self):
         candidates = [
             verdict.candidate(self.a_job(run_id=f"{number:03}" + "r" * 97, map_index=index, task_id=task), "ours")

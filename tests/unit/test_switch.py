@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import builtins
+import gc
 import logging
+import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import pace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
     DliError,
@@ -278,3 +283,121 @@ def test_a_task_that_fails_says_so_when_its_cancel_is_not_answered_in_time(monke
         walk.switch.abandon("The task fails")
         # Nothing but this tells of the job: the error of the task is about something else.
         assert caplog.messages[-1] == "The cancel of DLI job job was not confirmed in time: it may still run."
+
+
+class TestInsideASignalHandler:
+    """What `pull` must not do: the code that it interrupts may hold any lock, and must not see an error."""
+
+    OUTCOMES = [None, DliNotFoundError("unknown"), DliTemporaryError("away"), DliAuthenticationError("no"), KeyError()]
+
+    @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
+    def test_it_never_raises(self, outcome):
+        with Walk(outcome) as walk:
+            walk.cancels.set()
+            walk.switch.follow("job")
+            for _ in range(2):
+                walk.switch.pull()
+            assert walk.switch.killed
+            assert walk.cancelled[0] == "job"
+
+    @pytest.mark.parametrize("search", [None, lambda: 1 / 0], ids=["not armed", "search fails"])
+    def test_it_does_not_raise_without_a_job_either(self, search):
+        if search is None:
+            switch = KillSwitch()
+            switch.pull()
+            assert switch.killed
+            return
+        with Walk() as walk:
+            walk.switch.search(search)
+            walk.switch.pull()
+            assert walk.switch.state is State.SETTLED
+
+    def test_it_imports_nothing_and_calls_nothing_but_the_switch(self, monkeypatch):
+        """Neither the import system nor the logging, nor Airflow: their locks may be held."""
+        mine, imported, files = threading.get_ident(), [], set()
+        real = builtins.__import__
+
+        def note_import(name, *arguments, **named):
+            if threading.get_ident() == mine:
+                imported.append(name)
+            return real(name, *arguments, **named)
+
+        def note_call(frame, event, _):
+            if event == "call":
+                files.add(Path(frame.f_code.co_filename).name)
+
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.follow("job")
+            monkeypatch.setattr(builtins, "__import__", note_import)
+            gc.disable()
+            sys.setprofile(note_call)
+            try:
+                walk.switch.pull()
+            finally:
+                sys.setprofile(None)
+                gc.enable()
+            monkeypatch.undo()
+            until(lambda: walk.cancelled == ["job"])
+        assert imported == []
+        assert files <= {"kill.py", "kill_states.py", "threads.py", "machine.py", "contextlib.py", "enum.py"}
+
+    def test_it_waits_for_no_other_thread_that_is_inside_it(self):
+        """Wherever the first call stands still, a second one returns: so it holds no lock, not even one of its own."""
+        for line in range(40):
+            stopped, go_on, seen = threading.Event(), threading.Event(), []
+
+            def stop(frame, event, _, line=line, seen=seen, stopped=stopped, go_on=go_on):
+                if event == "call":
+                    return stop if frame.f_code.co_filename == kill.__file__ else None
+                if event == "line":
+                    seen.append(frame.f_lineno)
+                    if len(seen) == line + 1:
+                        stopped.set()
+                        go_on.wait(WAIT)
+                return stop
+
+            with Walk() as walk:
+                walk.cancels.set()
+                walk.switch.follow("job")
+
+                def first(walk=walk, stop=stop):
+                    sys.settrace(stop)
+                    walk.switch.pull()
+
+                one = in_thread(first)
+                is_inside = stopped.wait(0.2 if line > 8 else WAIT)
+                two = in_thread(walk.switch.pull)
+                two.join(WAIT)
+                assert not two.is_alive(), f"it waits for a call that stands still after {line} lines"
+                go_on.set()
+                one.join(WAIT)
+            if not is_inside:
+                return
+
+    @pytest.mark.parametrize(
+        ("method", "least", "most"), [("pull", 3.0, 4.0), ("abandon", 30.0, 40.0), ("check", 30.0, 40.0)]
+    )
+    def test_it_gives_up_in_time_but_not_before(self, monkeypatch, method, least, most):
+        """Airflow sends SIGKILL after 5 s, or not at all: then the cancel gets 30 s and its last answers a few more."""
+        with Walk() as walk:
+            walk.switch.follow("job")
+            clock = [machine.monotonic()]
+            began = clock[0]
+            mine, sleep = threading.get_ident(), machine.sleep
+
+            def skip(seconds):
+                if threading.get_ident() != mine:
+                    return sleep(seconds)
+                clock[0] += seconds
+                return None
+
+            monkeypatch.setattr(machine, "monotonic", lambda: clock[0])
+            monkeypatch.setattr(machine, "sleep", skip)
+            if method == "check":
+                walk.switch.pull()
+            with suppress(DliTaskKilledError):
+                getattr(walk.switch, method)(*(["The task fails"] if method == "abandon" else []))
+            took = clock[0] - began
+            monkeypatch.undo()
+            assert least <= took <= most
