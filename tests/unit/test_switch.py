@@ -401,3 +401,73 @@ class TestInsideASignalHandler:
             took = clock[0] - began
             monkeypatch.undo()
             assert least <= took <= most
+
+
+class TestWhatAKillFinds:
+    def test_a_job_that_is_followed_only_after_it(self):
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.pull()
+            # The order of the kill itself is carried out.
+            until(lambda: not walk.switch._orders._values)
+            threading.Event().wait(0.05)
+            with suppress(DliTaskKilledError):
+                walk.switch.follow("job")
+            until(lambda: walk.cancelled == ["job"])
+
+    def test_what_is_looked_for_only_after_it(self):
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.pull()
+            with suppress(DliTaskKilledError):
+                walk.switch.search(lambda: ["job"])
+            until(lambda: walk.cancelled == ["job"])
+
+    def test_all_jobs_that_are_looked_for(self):
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.search(lambda: ["one", "two"])
+            walk.do("pull")
+            until(lambda: sorted(walk.cancelled) == ["one", "two"])
+
+    def test_only_what_is_followed_last(self):
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.follow("one", "two")
+            walk.switch.follow("two", "three")
+            walk.switch.pull()
+            assert sorted(walk.cancelled) == ["three", "two"]
+
+    def test_a_job_after_the_task_has_asked_to_be_deferred(self):
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.follow("job")
+            walk.switch.stay_armed()
+        walk.switch.pull()
+        assert walk.cancelled == ["job"]
+
+    def test_the_job_of_a_submit_that_is_not_answered(self):
+        with Walk() as walk:
+            walk.cancels.set()
+            submit = walk.switch.submit
+            walk.submitter = in_thread(lambda: submit(walk.create, timeout=WAIT, find=lambda: ["job"]))
+            until(lambda: walk.switch.state is State.SUBMITTING)
+            walk.do("pull")
+            until(lambda: walk.cancelled == ["job"])
+            assert not walk.answer.is_set()
+
+    def test_what_it_may_look_for_only_with_other_credentials(self):
+        answers = iter([DliAuthenticationError("refused")])
+
+        def find():
+            for error in answers:
+                raise error
+            return ["job"]
+
+        with Walk() as walk:
+            walk.cancels.set()
+            walk.switch.search(find)
+            walk.switch.pull()
+            with pytest.raises(DliTaskKilledError):
+                walk.switch.check()
+            assert walk.cancelled == ["job"]
