@@ -67,7 +67,8 @@ def apply(diff: str, folder: Path) -> None:
     """
     for part in re.split(r"^--- .*\n", diff, flags=re.MULTILINE)[1:]:
         name, hunks = part.split("\n", 1)
-        path = folder / name.removeprefix("+++ b/").strip()
+        name = name.removeprefix("+++ b/").strip()
+        path = folder / name
         text = path.read_text() if path.exists() else ""
         for hunk in re.split(r"^@@ .*\n", hunks, flags=re.MULTILINE)[1:]:
             lines = hunk.splitlines(keepends=True)
