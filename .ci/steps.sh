@@ -148,6 +148,10 @@ soak() {
   timeout 900 uv run --group test python tests/benchmarks/soak.py --minutes 1 --disturb
 }
 
+mutants() {
+  DLI_TEST_PACE=1 uv run --group test python tests/mutants/run.py --workers 2
+}
+
 benchmark() { # file, then its options
   AIRFLOW_HOME="$scratch/airflow" uv run --group test python "tests/benchmarks/$1.py" "${@:2}"
 }
