@@ -29,6 +29,9 @@ MAX_CHARACTERS, MAX_BYTES = 500_000, 1_000_000
 _NEEDS_PARSER = re.compile(r"""[;'"`]|--|/\*""")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDS_A_NAME = re.compile(r"""[\w`)\]'"]""")
+# What cannot become one token with a literal before or after it; everything else is kept apart by a blank.
+_GLUES_BEFORE = re.compile(r"[^\s(,]")
+_GLUES_AFTER = re.compile(r"[^\s),;]")
 _LEADING_COMMENTS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 
 # How statements begin that only change a session, which DLI does not keep; and what to write instead.
@@ -194,7 +197,7 @@ def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any], 
                 what = f"has no value for :{name}" if named else f"has {len(literals)} values, and there are more ?"
                 raise DliValueError(f"parameters {what} of statement {number}.", field="parameters")
             used.add(key)
-            pieces += [statement[end:start], literals[key]]
+            pieces += [statement[end:start], _apart(statement, start, stop, literals[key])]
             end = stop
         bound.append("".join([*pieces, statement[end:]]))
     unused = [str(key) for key in literals if key not in used]
@@ -207,6 +210,13 @@ def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any], 
         )
         raise DliValueError(f"parameters {what}.", field="parameters")
     return bound
+
+
+def _apart(statement: str, start: int, stop: int, written: str) -> str:
+    """Return a literal with blanks where it could merge with its neighbours: ``5-:n`` and -1 would begin a comment."""
+    before = " " if _GLUES_BEFORE.match(statement, start - 1) and start else ""
+    after = " " if _GLUES_AFTER.match(statement, stop) else ""
+    return f"{before}{written}{after}"
 
 
 def _literal(key: object, value: object) -> str:
@@ -272,5 +282,7 @@ def _tokenizer() -> type[Tokenizer]:
     class WithoutCommands(Spark.Tokenizer):
         # Of these, it would return the rest of the statement as one piece.
         COMMANDS: ClassVar = set()
+        # Other dialects have operators that begin with the mark of a parameter, such as `?::`.
+        KEYWORDS: ClassVar = {text: kind for text, kind in Spark.Tokenizer.KEYWORDS.items() if "?" not in text}
 
     return WithoutCommands

@@ -60,6 +60,11 @@ class TestOperator:
         assert row == VALUES
         assert {name: type(value) for name, value in row.items()} == {n: type(v) for n, v in VALUES.items()}
 
+    @pytest.mark.parametrize(("mark", "given"), [(":n", {"n": -5}), ("?", [Decimal("-5.0")])])
+    def test_a_negative_parameter_comments_nothing_out(self, mark, given):
+        sql = f"SELECT id FROM range(20) WHERE id >= 5-{mark} AND id = 11"
+        assert result_of(sql, parameters=given) == [{"id": 11}]
+
     def test_airflow_can_keep_them(self, dli_local):
         result = result_of(TYPES)
         assert deserialize(serialize(result)) == result

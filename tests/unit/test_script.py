@@ -12,10 +12,10 @@ from decimal import Decimal
 import duckdb
 import pytest
 import sqlglot
-from hypothesis import given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
-from airflow_provider_dli.api.script import literal, statements, without_effect
+from airflow_provider_dli.api.script import _bound, _places, _tokens, literal, statements, without_effect
 from airflow_provider_dli.exceptions import DliValueError
 
 # What must not end a statement.
@@ -23,6 +23,48 @@ PIECES = st.sampled_from(
     ["SELECT", "1", "'a;b'", '"c;d"', "`e;f`", "'it\\'s;'", "'x''y;'", "/* g; 'h */", "/* i /* ; */ j */", "-- k; 'l\n"]
 )
 STATEMENTS = st.lists(PIECES, max_size=5).map(lambda pieces: " ".join(["SELECT", *pieces, "2"]))
+
+
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**12), max_value=10**12)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    | st.text("'\\;:?\"`-/*\n\r\tnu0%_${}")
+    | st.dates()
+    | st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30))
+)
+# What may stand beside a parameter, and where there is none.
+PLACE = object()
+BESIDE = [
+    "5-",
+    "-",
+    "--\n",
+    "a",
+    "1",
+    "1e",
+    "1e-",
+    "5.",
+    "t.",
+    ".5",
+    "::",
+    "int",
+    "AND",
+    "IN",
+    "'a'",
+    "x",
+    "'",
+    "/",
+    "*",
+]
+GLUED = st.lists(
+    st.just(PLACE)
+    | st.sampled_from([*BESIDE, "(", ")", ",", "[", "]", " ", "|", "{", "$", "=", "<", "/*:p0?*/", "`:p0?`"]),
+    min_size=1,
+    max_size=8,
+)
 
 
 class TestSplit:
@@ -139,19 +181,36 @@ class TestParameters:
         assert raised.value.field == "parameters"
 
     @settings(deadline=None)
-    @given(
-        st.none()
-        | st.booleans()
-        | st.integers(-(2**63), 2**63 - 1)
-        | st.floats()
-        | st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**12), max_value=10**12)
-        | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-        | st.text("'\\;:?\"`-/*\n\r\tnu0%_")
-        | st.dates()
-        | st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30))
-    )
+    @given(VALUES)
     def test_a_literal_is_the_value(self, value):
         assert same(value, evaluate(literal(value)))
+
+    @settings(deadline=None)
+    @given(GLUED, st.lists(VALUES, min_size=8, max_size=8), st.booleans())
+    @example(["5-", PLACE, " AND x"], [-5] * 8, True)
+    @example(["5-", PLACE, "AND x"], [Decimal("-0.5")] * 8, False)
+    @example(["SELECT a", PLACE, PLACE, "::int"], [1] * 8, False)
+    @example(["x", PLACE, "d"], ["61"] * 8, False)
+    def test_a_literal_is_not_glued_to_its_neighbours(self, pieces, values, named):
+        """A literal stands in place of its parameter, as one token or several, and no other token changes."""
+        marks = (f":p{number}" if named else "?" for number in range(8))
+        text = "".join(next(marks) if piece is PLACE else piece for piece in pieces)
+        try:
+            places = list(_places(text, named))
+        except DliValueError:  # a quote or a comment that is not closed
+            reject()
+        names = [name for *_, name in places] if named else list(range(len(places)))
+        given_values = dict(zip(names, values, strict=False))
+        [bound] = _bound([text], given_values if named else list(given_values.values()), may_be_unused=False)
+        expected, end = [], 0
+        for name, (start, stop, _) in zip(names, places, strict=True):
+            expected += [*tokens_of(text, end, start), *tokens_of(literal(given_values[name]))]
+            end = stop
+        assert tokens_of(bound) == [*expected, *tokens_of(text, end)]
+
+    @pytest.mark.parametrize("sql", ["SELECT ?::int", "SELECT ??", "SELECT f(?)"])
+    def test_each_question_mark_is_a_parameter(self, sql):
+        assert "?" not in statements(sql, [1] * sql.count("?"))[0]
 
     def test_more_types(self):
         assert evaluate(literal(b"\x00\xffa")) == b"\x00\xffa"
@@ -161,6 +220,11 @@ class TestParameters:
         assert evaluate(literal(number)) == str(number)
         at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         assert "'2026-01-02 03:04:05+00:00'" in literal(at)
+
+
+def tokens_of(text, start=0, stop=math.inf):
+    """Return type and text of the tokens of a part of a statement."""
+    return [(token.token_type, token.text) for token in _tokens(text) if start <= token.start < stop]
 
 
 def evaluate(expression):
