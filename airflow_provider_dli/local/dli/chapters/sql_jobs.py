@@ -14,6 +14,7 @@ from airflow_provider_dli.local.dli.jobs.job import JobFailedError, Stage
 from airflow_provider_dli.local.dli.jobs.runner import Work
 from airflow_provider_dli.local.dli.jobs.scripts import CANCELLED_BY_USER, Script, play
 from airflow_provider_dli.local.dli.jobs.sql_job import Column, Result, SqlJob
+from airflow_provider_dli.local.dli.jobs.substitution import substituted
 from airflow_provider_dli.local.dli.jobs.threads import in_thread, run_interruptibly
 from airflow_provider_dli.local.dli.replies import RefusedError, SoftFailureError
 from airflow_provider_dli.local.dli.responses import success
@@ -43,7 +44,7 @@ async def submit(service: Service, body: SubmitBody) -> Response:
     """
     conf = body.settings()
     script = service.scripts.take(body.sql)
-    statement = await _parse(body.sql, forgiving=script is not None)
+    statement = await _parse(substituted(body.sql, conf), forgiving=script is not None)
     job_type = statement.job_type if statement else "QUERY"
     job = SqlJob(
         statement=body.sql,
@@ -76,7 +77,7 @@ async def check(service: Service, body: CheckBody) -> Response:
     :raises SoftFailureError: instead of that, if the settings say so.
     """
     try:
-        statement = await _parse(body.sql)
+        statement = await _parse(substituted(body.sql, {}))
         assert statement is not None  # noqa: S101 - only a script forgives
         await in_thread(service.session(statement, body.currentdb or "default", "check").check)
     except (RefusedError, JobFailedError) as error:
