@@ -137,7 +137,7 @@ thousand() {
 # In an environment of its own: with OpenLineage, each task does more.
 integrations() {
   timeout 900 uv run --isolated --group test --group integrations \
-    pytest -n 0 -m "" tests/airflow/test_{integrations,fab}.py tests/unit/test_{lineage,assets}.py
+    pytest -n 0 -m "" tests/airflow/test_{integrations,fab}.py tests/unit/test_{lineage,assets,frames}.py
 }
 
 celery() {

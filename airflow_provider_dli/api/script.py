@@ -8,8 +8,9 @@ What stands between two semicolons is sent as it was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections import UserString
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +33,22 @@ _ENDS_A_NAME = re.compile(r"""[\w`)\]'"]""")
 # What cannot become one token with a literal before or after it; everything else is kept apart by a blank.
 _GLUES_BEFORE = re.compile(r"[^\s(,]")
 _GLUES_AFTER = re.compile(r"[^\s),;]")
+# What Spark's parser reads back as it was. Line breaks are escaped so that a log shows the statement's own lines.
+_ESCAPES = str.maketrans(
+    {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\0": "\\0", "\x1a": "\\Z"}
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# The most digits of a number of Spark.
+_MOST_DIGITS = 38
+# What a list for IN may be, and what is a sequence but no list.
+_LISTS = (Sequence, Set)
+_TEXTS = (str, bytes, bytearray, memoryview, UserString)
+# What dates and times consist of; a datetime is a date, too.
+_FIELDS: dict[Any, tuple[str, ...]] = {
+    datetime: ("year", "month", "day", "hour", "minute", "second", "microsecond", "tzinfo", "fold"),
+    date: ("year", "month", "day"),
+    time: ("hour", "minute", "second", "microsecond", "tzinfo", "fold"),
+}
 _LEADING_COMMENTS = re.compile(r"(\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)
 
 # How statements begin that only change a session, which DLI does not keep; and what to write instead.
@@ -109,32 +126,105 @@ def literal(value: object) -> str:
     """
     Write a value as DLI's SQL does.
 
-    :param value: None, a bool, an int, a float, a Decimal, text, bytes, a UUID, a date or a datetime; or a list, tuple
-        or set of these, which becomes what ``IN`` takes: ``(1, 2)``.
-    :raises TypeError: It has another type.
-    :raises ValueError: It is an empty list, or no number.
+    :param value: None, a bool, an int, a float, a Decimal, text, bytes, a UUID, a date, a time or a datetime; a scalar
+        of numpy that is one of these; or a list, tuple, set or other sequence of these, which becomes what ``IN``
+        takes: ``(1, 2)``. A time is text such as ``03:04:05``, because Spark has no such type.
+    :raises TypeError: It has another type. A subclass of one of these is another type, because its text may be
+        anything; dates, times and datetimes of a subclass are taken by their fields.
+    :raises ValueError: It is an empty list, or SQL has no such value.
     """
-    from sqlglot import exp
-
-    if isinstance(value, (list, tuple, set, frozenset)):
+    value = _plain(value)
+    kind = type(value)
+    if kind in _WRITERS:
+        return _WRITERS[kind](value)
+    if isinstance(value, _LISTS) and not isinstance(value, _TEXTS):
         if not value:
             raise ValueError("is an empty list, which IN does not take")
-        return f"({', '.join(literal(one) for one in value)})"
-    if isinstance(value, UUID):
-        value = str(value)
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            raise ValueError(f"is {value}, which no DECIMAL is")
-        return exp.Literal.number(f"{value:f}").sql("spark")
-    if isinstance(value, float):
-        # 1.5 alone is a DECIMAL.
-        names = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
-        return exp.cast(exp.Literal.string(names.get(repr(value), repr(value))), "double").sql("spark")
-    if isinstance(value, str):
-        return exp.Literal.string(value).sql("spark")
-    if value is None or isinstance(value, (bool, int, bytes, date, datetime)):
-        return exp.convert(value).sql("spark")
-    raise TypeError(f"has the type {type(value).__name__}, which cannot be written as SQL")
+        items = [literal(one) for one in value]
+        # The order of a set differs between processes, and a retry has to submit the same statement.
+        return f"({', '.join(sorted(items) if isinstance(value, Set) else items)})"
+    base = next((base.__name__ for base in kind.__mro__ if base in _WRITERS), None)
+    advice = f": give a plain {base}, or None" if base else ""
+    raise TypeError(f"has the type {kind.__name__}, which cannot be written as SQL{advice}")
+
+
+def _plain(value: object) -> object:
+    """Return a value of Python's own type, if it is surely the same value; else the value."""
+    if any((base.__module__, base.__name__) == ("numpy", "generic") for base in type(value).__mro__):
+        scalar: Any = value
+        found = scalar.item()
+        # Of a moment finer than microseconds, it is a number; of none, None.
+        return found if scalar.dtype.kind in "biufSU" or isinstance(found, date) else value
+    base = next((base for base in _FIELDS if isinstance(value, base)), None)
+    if base is None or type(value) is base:
+        return value
+    try:
+        found = base(**{name: getattr(value, name) for name in _FIELDS[base]})
+        # What is finer than microseconds is not equal.
+        return found if found == value else value
+    except (TypeError, ValueError):  # NaT of pandas
+        return value
+
+
+def _text(value: str) -> str:
+    if _SURROGATE.search(value):
+        raise ValueError("has half of a character, which SQL text cannot have")
+    # Spark replaces `${name}` everywhere, before it parses.
+    return "'" + value.translate(_ESCAPES).replace("${", "$\\{") + "'"
+
+
+def _whole(value: int) -> str:
+    if abs(value) >= 10**_MOST_DIGITS:
+        raise ValueError(f"has more than {_MOST_DIGITS} digits, which no number of Spark has")
+    return str(value)
+
+
+def _decimal(value: Decimal) -> str:
+    if not value.is_finite():
+        raise ValueError(f"is {value}, which no DECIMAL is")
+    _, digits, exponent = value.as_tuple()
+    if max(len(digits) + max(int(exponent), 0), -int(exponent)) > _MOST_DIGITS:
+        raise ValueError(f"has more than {_MOST_DIGITS} digits, which no DECIMAL has")
+    return f"{value:f}"
+
+
+def _double(value: float) -> str:
+    # 1.5 alone is a DECIMAL.
+    return _cast({"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}.get(repr(value), repr(value)), "DOUBLE")
+
+
+def _time(value: time) -> str:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError("is a time whose offset from UTC depends on the day")
+    return _text(value.isoformat())
+
+
+def _moment(value: datetime) -> str:
+    offset = value.utcoffset()
+    if offset is not None and offset % timedelta(minutes=1):
+        # Spark takes no fractions of a second in an offset.
+        value = value.astimezone(UTC)
+    return _cast(value.isoformat(sep=" "), "TIMESTAMP")
+
+
+def _cast(text: str, kind: str) -> str:
+    return f"CAST('{text}' AS {kind})"
+
+
+# By the exact type: text of a subclass may be anything.
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda value: "NULL",
+    bool: lambda value: "TRUE" if value else "FALSE",
+    int: _whole,
+    float: _double,
+    Decimal: _decimal,
+    str: _text,
+    bytes: lambda value: f"X'{value.hex().upper()}'",
+    UUID: lambda value: _text(str(value)),
+    date: lambda value: _cast(value.isoformat(), "DATE"),
+    time: _time,
+    datetime: _moment,
+}
 
 
 def _without_comments(statement: str) -> str:
@@ -250,7 +340,8 @@ def _tokens(text: str, before: int = 0) -> list[Token]:
     from sqlglot.errors import TokenError
 
     try:
-        return _tokenizer()(dialect="spark").tokenize(text)
+        # A quote as the last character would be an IndexError.
+        return _tokenizer()(dialect="spark").tokenize(f"{text}\n")
     except TokenError as error:
         # Of a comment, the parser does not say where it began.
         told = re.fullmatch(r"(Missing)?.* from \d+:(\d+)", str(error.__cause__))

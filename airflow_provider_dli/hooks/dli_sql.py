@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -11,6 +11,7 @@ from airflow_provider_dli import identity
 from airflow_provider_dli.api import checks, script
 from airflow_provider_dli.api import sql as api
 from airflow_provider_dli.api.rows import MOST_ROWS, Rows
+from airflow_provider_dli.exceptions import DliValueError
 from airflow_provider_dli.hooks.dbapi import Connection
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Job, JobState
@@ -157,15 +158,16 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         Insert rows, a thousand with one statement: each statement is a job.
 
         :param table: The table.
-        :param rows: The rows; their values are put in as literals.
+        :param rows: The rows; their values are put in as literals, by the rules of parameters.
         :param target_fields: Names of the columns, in the order of the values. Default: all of the table.
         :param commit_every: Rows per statement. Default 1000.
         :param replace: Not supported: Spark has no such statement.
+        :raises DliValueError: A value cannot be written as SQL; nothing was submitted.
         """
         if replace:
             raise checks.refuse("replace", "cannot be True: use MERGE INTO or INSERT OVERWRITE.")
         columns = f" ({', '.join(target_fields)})" if target_fields else ""
-        values = [f"({', '.join(script.literal(value) for value in row)})" for row in rows]
+        values = [_written(number, row, target_fields or ()) for number, row in enumerate(rows, 1)]
         size = commit_every or len(values) or 1
         for start in range(0, len(values), size):
             part = ", ".join(values[start : start + size])
@@ -204,3 +206,15 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
     def _fetch(self, job: Job) -> Rows:
         queue_name = job.queue_name or self.queue_name or self.connect().default_queue
         return self.send(api.preview(job.id, rows=MOST_ROWS, queue_name=queue_name))
+
+
+def _written(number: int, row: Iterable[Any], names: Sequence[str]) -> str:
+    """Write a row as SQL does."""
+    written = []
+    for position, value in enumerate(row):
+        try:
+            written.append(script.literal(value))
+        except (TypeError, ValueError) as error:
+            column = names[position] if position < len(names) else position + 1
+            raise DliValueError(f"rows: the value of column {column} in row {number} {error}.", field="rows") from error
+    return f"({', '.join(written)})"

@@ -42,8 +42,8 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         file, or a list of these. DLI keeps no session between statements: a warning says what to write instead of
         ``SET``, ``USE`` and temporary tables. (templated)
     :param parameters: Values for ``:name`` in the statements, by name; or a list, for each ``?`` in order. They are put
-        in as literals by a SQL parser, so a value cannot change what the statement does; a template can. Text, numbers,
-        decimals, dates, times, bytes, None, and lists for ``IN``. Default: none. (templated)
+        in as literals, so a value cannot change what the statement does; a template can. Text, numbers, decimals,
+        dates, times (as text), bytes, None, and lists for ``IN``. Default: none. (templated)
     :param fetch_result: Number of rows of the last statement's result to push as XCom ``result``, 1 to 1,000: a list of
         dicts, with Python's types. A few are shown in the log. DLI shows no rows of its queue ``default``. Default:
         none. (templated)

@@ -65,6 +65,13 @@ class TestOperator:
         sql = f"SELECT id FROM range(20) WHERE id >= 5-{mark} AND id = 11"
         assert result_of(sql, parameters=given) == [{"id": 11}]
 
+    @pytest.mark.parametrize("value", ["${env:HOME}", "a ${x} b", "$${hiveconf:y}}", "\\${z}"])
+    def test_spark_replaces_nothing_in_a_value(self, value):
+        sql = "SELECT :value AS given, '${env:HOME}' AS replaced, '${x}' AS nothing"
+        assert result_of(sql, parameters={"value": value}) == [
+            {"given": value, "replaced": "/opt/driver", "nothing": ""}
+        ]
+
     def test_airflow_can_keep_them(self, dli_local):
         result = result_of(TYPES)
         assert deserialize(serialize(result)) == result

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import subprocess
 import sys
 import uuid
-from datetime import UTC, date, datetime
+from collections import UserString
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import cache
+from zoneinfo import ZoneInfo
 
 import duckdb
+import pendulum
 import pytest
 import sqlglot
 from hypothesis import example, given, reject, settings
@@ -39,32 +44,37 @@ VALUES = (
 # What may stand beside a parameter, and where there is none.
 PLACE = object()
 BESIDE = [
-    "5-",
-    "-",
-    "--\n",
-    "a",
-    "1",
-    "1e",
-    "1e-",
-    "5.",
-    "t.",
-    ".5",
-    "::",
-    "int",
-    "AND",
-    "IN",
-    "'a'",
-    "x",
-    "'",
-    "/",
-    "*",
+    r"5-",
+    r"-",
+    r"a",
+    r"1",
+    r"1e",
+    r"1e-",
+    r"5.",
+    r"t.",
+    r".5",
+    r"::",
+    r"int",
+    r"AND",
+    r"IN",
+    r"'a'",
+    r"x",
+    r"'",
+    r"/",
+    r"*",
+    r"(",
+    r")",
+    r",",
+    r"[",
+    r"]",
+    r"|",
+    r"{",
+    r"=",
+    r"<",
+    r"/*:p0?*/",
+    r"`:p0?`",
 ]
-GLUED = st.lists(
-    st.just(PLACE)
-    | st.sampled_from([*BESIDE, "(", ")", ",", "[", "]", " ", "|", "{", "$", "=", "<", "/*:p0?*/", "`:p0?`"]),
-    min_size=1,
-    max_size=8,
-)
+GLUED = st.lists(st.just(PLACE) | st.sampled_from([*BESIDE, "--\n", " "]), min_size=1, max_size=8)
 
 
 class TestSplit:
@@ -102,6 +112,7 @@ class TestSplit:
             (["SELECT 1", 2], "sql must be SQL text, or a list of such texts, not a int"),
             ({"sql": "SELECT 1"}, "not a dict"),
             ("SELECT 1;\nSELECT 'a; b", "statement 2 has a quote that is not closed, in line 2: 'a; b"),
+            ("SELECT 1; SELECT '", "statement 2 has a quote that is not closed, in line 1: '"),
             ("SELECT 1; SELECT `a", "statement 2 has a quote that is not closed, in line 1: `a"),
             (["SELECT 1; SELECT 2", 'SELECT "a'], 'statement 3 has a quote that is not closed, in line 1: "a'),
             ("SELECT 1;\n\n/* a; /* b */", "statement 2 has a comment that is not closed, in line 3: /. a"),
@@ -185,7 +196,7 @@ class TestParameters:
     def test_a_literal_is_the_value(self, value):
         assert same(value, evaluate(literal(value)))
 
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=50)
     @given(GLUED, st.lists(VALUES, min_size=8, max_size=8), st.booleans())
     @example(["5-", PLACE, " AND x"], [-5] * 8, True)
     @example(["5-", PLACE, "AND x"], [Decimal("-0.5")] * 8, False)
@@ -212,6 +223,13 @@ class TestParameters:
     def test_each_question_mark_is_a_parameter(self, sql):
         assert "?" not in statements(sql, [1] * sql.count("?"))[0]
 
+    @given(st.text("$${{}}:ax\\'") | st.sampled_from(["${env:HOME}", "$${x}", "a$${${y}}"]))
+    @settings(deadline=None, max_examples=20)
+    def test_spark_finds_no_variable_in_text(self, value):
+        [bound] = statements("SELECT $?{?}", [value, value])
+        assert "${" not in bound
+        assert evaluate(literal(value)) == value
+
     def test_more_types(self):
         assert evaluate(literal(b"\x00\xffa")) == b"\x00\xffa"
         assert evaluate(f"2 IN {literal([1, 2])}") is True
@@ -222,15 +240,94 @@ class TestParameters:
         assert "'2026-01-02 03:04:05+00:00'" in literal(at)
 
 
+class Letter(str, enum.Enum):  # noqa: UP042 - str() of it is its name
+    A = "a"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Price(Decimal):
+    pass
+
+
+class NotATime(datetime):
+    """Like NaT of pandas: a datetime that is none."""
+
+    year = math.nan
+
+
+class Nanoseconds(datetime):
+    """Like a Timestamp of pandas, which may have nanoseconds."""
+
+    def __eq__(self, other):
+        return False
+
+    __hash__ = datetime.__hash__
+
+
+class TestTypes:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (date(26, 1, 2), "CAST('0026-01-02' AS DATE)"),
+            (datetime(999, 1, 2, 3, 4, 5), "CAST('0999-01-02 03:04:05' AS TIMESTAMP)"),
+            (pendulum.datetime(2026, 1, 2, 3, 4, 5, 6), "CAST('2026-01-02 03:04:05.000006+00:00' AS TIMESTAMP)"),
+            (
+                datetime(1800, 1, 2, tzinfo=timezone(timedelta(seconds=1172))),
+                "CAST('1800-01-01 23:40:28+00:00' AS TIMESTAMP)",
+            ),
+            (pendulum.date(26, 1, 2), "CAST('0026-01-02' AS DATE)"),
+            (time(3, 4, 5), "'03:04:05'"),
+            (time(3, 4, 5, 6, tzinfo=UTC), "'03:04:05.000006+00:00'"),
+            (pendulum.time(3, 4), "'03:04:00'"),
+            ({"b", "a"}, "('a', 'b')"),
+            (range(2), "(0, 1)"),
+            (Decimal("1E+2"), "100"),
+        ],
+    )
+    def test_a_value_is_written_by_what_it_is(self, value, expected):
+        assert literal(value) == expected
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (Letter.A, "has the type Letter, which cannot be written as SQL: give a plain str, or None"),
+            (Number.ONE, "has the type Number, .* give a plain int"),
+            (Price(1), "has the type Price, .* give a plain Decimal"),
+            (NotATime(2026, 1, 1), "has the type NotATime, .* give a plain datetime, or None"),
+            (Nanoseconds(2026, 1, 1), "has the type Nanoseconds"),
+            (UserString("a"), "has the type UserString"),
+            (bytearray(b"a"), "has the type bytearray"),
+            (timedelta(1), "has the type timedelta"),
+            ([1, Letter.A], "has the type Letter"),
+            (time(3, tzinfo=ZoneInfo("Europe/Berlin")), "is a time whose offset from UTC depends on the day"),
+            (10**38, "has more than 38 digits"),
+            (Decimal("1E+999999"), "has more than 38 digits"),
+            ("\ud800", "has half of a character"),
+        ],
+    )
+    def test_what_is_something_else_is_refused_by_name(self, value, problem):
+        with pytest.raises(DliValueError, match=f"parameters: the value of day {problem}") as raised:
+            statements("SELECT :day", {"day": value})
+        assert raised.value.field == "parameters"
+
+
 def tokens_of(text, start=0, stop=math.inf):
-    """Return type and text of the tokens of a part of a statement."""
-    return [(token.token_type, token.text) for token in _tokens(text) if start <= token.start < stop]
+    """Return the tokens of a part of a statement, as they are written."""
+    return [text[token.start : token.end + 1] for token in _tokens(text) if start <= token.start < stop]
+
+
+@cache
+def database():
+    return duckdb.connect()
 
 
 def evaluate(expression):
     """Run an expression of DLI's dialect."""
     [query] = sqlglot.transpile(f"SELECT {expression}", read="spark", write="duckdb")
-    [value] = duckdb.connect().execute(query).fetchone()
+    [value] = database().execute(query).fetchone()
     return value
 
 

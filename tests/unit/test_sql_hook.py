@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -239,6 +239,9 @@ class TestHook:
         hook_of(database="sales").insert_rows("orders", rows, ["id", "price", "day"], commit_every=10)
         assert len(dli_local.jobs()) == before + 3
         assert hook_of(database="sales").get_first("SELECT count(*) FROM orders") == (35,)
+        with pytest.raises(DliValueError, match="rows: the value of column day in row 2 has the type timedelta"):
+            hook_of().insert_rows("orders", [(1, date(1, 1, 1)), (2, timedelta(1))], ["id", "day"])
+        assert len(dli_local.jobs()) == before + 4
         with pytest.raises(DliValueError, match="replace"):
             hook_of().insert_rows("orders", rows, replace=True)
 

@@ -1,0 +1,56 @@
+"""
+Values from and for data frames: scalars of numpy and pandas as parameters, and results in polars.
+
+``uv run --isolated --group test --group integrations pytest -n 0 tests/unit/test_frames.py``
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_dli.api.script import literal, statements
+from airflow_provider_dli.exceptions import DliValueError
+
+NOT_INSTALLED = "the group `integrations` is not installed"
+numpy = pytest.importorskip("numpy", reason=NOT_INSTALLED)
+pandas = pytest.importorskip("pandas", reason=NOT_INSTALLED)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (numpy.float64(1.5), "CAST('1.5' AS DOUBLE)"),
+        (numpy.float32(0.5), "CAST('0.5' AS DOUBLE)"),
+        (numpy.int64(-5), "-5"),
+        (numpy.bool_(True), "TRUE"),
+        (numpy.str_("a"), "'a'"),
+        (numpy.bytes_(b"a"), "X'61'"),
+        (numpy.datetime64("0026-01-02"), "CAST('0026-01-02' AS DATE)"),
+        (numpy.datetime64("2026-01-02T03:04:05"), "CAST('2026-01-02 03:04:05' AS TIMESTAMP)"),
+        (pandas.Timestamp("2026-01-02 03:04:05.000006"), "CAST('2026-01-02 03:04:05.000006' AS TIMESTAMP)"),
+        ([numpy.int32(1), numpy.float64("nan")], "(1, CAST('NaN' AS DOUBLE))"),
+    ],
+)
+def test_a_scalar_is_written_by_what_it_is(value, expected):
+    assert literal(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (pandas.NaT, "NaTType"),
+        (pandas.NA, "NAType"),
+        (pandas.Timestamp("2026-01-02 03:04:05.000000001"), "Timestamp"),
+        (pandas.Timedelta(1), "Timedelta"),
+        (pandas.Series([1]), "Series"),
+        (numpy.datetime64("2026-01-02T03:04:05.000000001"), "datetime64"),
+        (numpy.datetime64("NaT"), "datetime64"),
+        (numpy.timedelta64(1, "ns"), "timedelta64"),
+        (numpy.longdouble(1), "longdouble"),
+        (numpy.array([1]), "ndarray"),
+        (numpy.zeros(1, "i4, i4")[0], "void"),
+    ],
+)
+def test_what_sql_does_not_have_is_refused_by_name(value, name):
+    with pytest.raises(DliValueError, match=f"the value of day has the type {name}"):
+        statements("SELECT :day", {"day": value})
