@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -107,6 +107,8 @@ class DliJobOperator(DliOperator):
     start_timeout: timedelta | None = None
     log_tail_lines = 0
     operator_extra_links = (DliJobLink(),)
+    #: The template fields whose text may be the path of a file. In all others, ``.sql`` is text like any other.
+    file_fields: ClassVar[Collection[str]] = ()
     ui_color = "#e8f4fd"
 
     def __init__(
@@ -205,6 +207,30 @@ class DliJobOperator(DliOperator):
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:
         """Return the same, with the job. Called by Airflow's OpenLineage provider."""
         return self.get_openlineage_facets_on_start()
+
+    def resolve_template_files(self) -> None:
+        """Read the files that :attr:`file_fields` name. Called by Airflow when it has read the DAG."""
+        with self._replaced("template_fields", tuple(self.file_fields)):
+            super().resolve_template_files()
+
+    # Airflow calls it of each task, a mapped one included.
+    def _do_render_template_fields(self, parent: Any, template_fields: Iterable[str], *rest: Any, **more: Any) -> None:
+        extensions = self.template_ext
+        for name in template_fields:
+            of_a_file = parent is self and name in self.file_fields
+            with self._replaced("template_ext", extensions if of_a_file else ()):
+                super()._do_render_template_fields(parent, [name], *rest, **more)
+
+    @contextmanager
+    def _replaced(self, name: str, value: Any) -> Iterator[None]:
+        """Give an attribute of Airflow's another value for a while, past what Airflow does when one is set."""
+        before = {name: vars(self)[name]} if name in vars(self) else {}
+        vars(self)[name] = value
+        try:
+            yield
+        finally:
+            del vars(self)[name]
+            vars(self).update(before)
 
     def _run(self, context: Context) -> JobRun:
         from airflow_provider_dli.tasks.run import JobRun

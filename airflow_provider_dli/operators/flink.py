@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_provider_dli.api import checks
 from airflow_provider_dli.api import flink as api
@@ -124,6 +124,7 @@ class DliStartFlinkJobOperator(DliJobOperator):
         "project_id",
     )
     template_ext: Sequence[str] = (".sql",)
+    file_fields: ClassVar[Collection[str]] = ("sql_body",)
     template_fields_renderers = {
         "sql_body": "sql",
         "args": "json",

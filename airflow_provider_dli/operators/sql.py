@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_dli.api import checks
 from airflow_provider_dli.api import sql as api
@@ -91,6 +91,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         "project_id",
     )
     template_ext: Sequence[str] = (".sql",)
+    file_fields: ClassVar[Collection[str]] = ("sql",)
     template_fields_renderers = {"sql": "sql", "conf": "json", "tags": "json"}
 
     def __init__(
