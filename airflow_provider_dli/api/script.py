@@ -238,7 +238,8 @@ def _first_word(statement: str) -> str:
 
 
 def _texts(sql: object) -> Iterator[str]:
-    several = sql if isinstance(sql, (list, tuple)) else [sql]
+    # The output of a mapped task is a sequence of its own.
+    several = sql if isinstance(sql, Sequence) and not isinstance(sql, _TEXTS) else [sql]
     for text in several:
         if not isinstance(text, str):
             raise DliValueError(

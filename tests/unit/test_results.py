@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk.execution_time.lazy_sequence import LazyXComSequence
 from airflow.sdk.serde import deserialize, serialize
 from fakes import TaskInstance, context_of, deferral_of, execute, resume
 
@@ -52,6 +54,19 @@ def result_of(sql, **arguments):
     return ti.xcoms["result"]
 
 
+class Lazy(Sequence):
+    """As what a mapped task returns: a sequence that is no list."""
+
+    def __init__(self, items):
+        self._items = items
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, index):
+        return self._items[index]
+
+
 class TestOperator:
     @pytest.mark.parametrize("columns", ["map", "fields"])
     def test_rows_have_names_and_types(self, dli_local, columns):
@@ -71,6 +86,11 @@ class TestOperator:
         assert result_of(sql, parameters={"value": value}) == [
             {"given": value, "replaced": "/opt/driver", "nothing": ""}
         ]
+
+    def test_the_output_of_a_mapped_task_is_a_list(self):
+        assert issubclass(LazyXComSequence, Sequence)
+        sql = Lazy(["SELECT 0", "SELECT id FROM range(9) WHERE id IN :ids ORDER BY id"])
+        assert result_of(sql, parameters={"ids": Lazy([1, 3])}) == [{"id": 1}, {"id": 3}]
 
     def test_airflow_can_keep_them(self, dli_local):
         result = result_of(TYPES)
