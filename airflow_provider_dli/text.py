@@ -7,7 +7,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -69,16 +69,19 @@ def mask(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> Any:
     """
     Return the value of a JSON text, without lone surrogates.
 
+    :param parse_float: What makes a number with a fraction or an exponent of its text. Default: float.
     :raises ValueError: It is none.
     :raises RecursionError: It is nested too deeply.
     """
-    found = json.loads(text)
+    found = json.loads(text, parse_float=parse_float)
     if _SURROGATE.search(text):
-        found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        found = json.loads(
+            json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"), parse_float=parse_float
+        )
     return found
 
 

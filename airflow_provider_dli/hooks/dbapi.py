@@ -10,7 +10,7 @@ from airflow_provider_dli.api.rows import MOST_ROWS
 from airflow_provider_dli.exceptions import DliError, DliValueError
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.api.rows import Rows
+    from airflow_provider_dli.api.rows import Form, Rows
     from airflow_provider_dli.job import Job
 
 apilevel = "2.0"
@@ -24,7 +24,7 @@ Error = DatabaseError = OperationalError = InternalError = DataError = Integrity
 InterfaceError = ProgrammingError = NotSupportedError = DliValueError
 
 Parameters = Mapping[str, Any] | Sequence[Any]
-Description = list[tuple[str, str, None, None, None, None, None]]
+Description = list[tuple[str, str | None, None, None, None, None, None]]
 
 
 class Connection:
@@ -33,17 +33,19 @@ class Connection:
 
     :param run: Runs a statement to its end; returns its job.
     :param fetch: Returns the first rows of a job's result.
+    :param form: Whom the values are for; see :class:`.Form`. Default: Python code.
     """
 
-    def __init__(self, run: Callable[[str], Job], fetch: Callable[[Job], Rows]) -> None:
+    def __init__(self, run: Callable[[str], Job], fetch: Callable[[Job], Rows], form: Form | None = None) -> None:
         self._run = run
         self._fetch = fetch
+        self._form = form
         #: Without an effect: each statement is done when it has run.
         self.autocommit = True
 
     def cursor(self) -> Cursor:
         """Return a new cursor."""
-        return Cursor(self._run, self._fetch)
+        return Cursor(self._run, self._fetch, self._form)
 
     def commit(self) -> None:
         """Do nothing: each statement is done when it has run."""
@@ -61,11 +63,13 @@ class Cursor:
 
     :param run: See :class:`Connection`.
     :param fetch: See :class:`Connection`.
+    :param form: See :class:`Connection`.
     """
 
-    def __init__(self, run: Callable[[str], Job], fetch: Callable[[Job], Rows]) -> None:
+    def __init__(self, run: Callable[[str], Job], fetch: Callable[[Job], Rows], form: Form | None = None) -> None:
         self._run = run
         self._fetch = fetch
+        self._form = form
         self._job: Job | None = None
         self._rows: list[tuple[Any, ...]] | None = None
         self._columns: list[tuple[str, str]] | None = None
@@ -79,7 +83,8 @@ class Cursor:
         self._read()
         if self._columns is None:
             return None
-        return [(name, kind, None, None, None, None, None) for name, kind in self._columns]
+        hidden = self._form.hides_type if self._form else lambda kind: False
+        return [(name, None if hidden(kind) else kind, None, None, None, None, None) for name, kind in self._columns]
 
     @property
     def rowcount(self) -> int:
@@ -161,7 +166,7 @@ class Cursor:
             if found is None and self._job and script.shows(self._job.statement):
                 raise DliError(f"DLI has not sent the rows of {self._job}, or its answer was lost: run it again.")
             self._columns = found.columns if found else None
-            self._rows = [tuple(row) for row in found.typed()] if found else []
+            self._rows = [tuple(row) for row in found.typed(self._form)] if found else []
         return self._rows
 
     def _require_all(self, rows: list[tuple[Any, ...]]) -> None:

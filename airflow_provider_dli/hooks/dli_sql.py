@@ -10,7 +10,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import checks, script
 from airflow_provider_dli.api import sql as api
-from airflow_provider_dli.api.rows import MOST_ROWS, Rows
+from airflow_provider_dli.api.rows import FOR_POLARS, MOST_ROWS, Form, Rows
 from airflow_provider_dli.exceptions import DliValueError
 from airflow_provider_dli.hooks.dbapi import Connection
 from airflow_provider_dli.hooks.dli import DliHook
@@ -87,17 +87,18 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         self._others = others
         self._last_job_id: str | None = None
 
-    def get_conn(self) -> Connection:
+    def get_conn(self, form: Form | None = None) -> Connection:
         """
         Return a connection of PEP 249. Nothing is sent before a statement is executed.
 
+        :param form: Whom the values are for; see :class:`.Form`. Default: Python code.
         :raises DliValueError: ``hook_params`` holds a name that neither the hook nor its connection has.
         """
         if self._others and (unknown := sorted(self._others.keys() - self.connection_extra.keys())):
             raise checks.refuse(
                 "hook_params", f"has {', '.join(unknown)}, which neither {type(self).__name__} nor the connection has."
             )
-        return Connection(self.run_statement, self._fetch)
+        return Connection(self.run_statement, self._fetch, form)
 
     def run_statement(self, statement: str) -> Job:
         """
@@ -201,7 +202,9 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         import polars
 
         options = {"parameters": parameters} if parameters else None
-        return polars.read_database(sql, connection=self.get_conn(), execute_options=options, **kwargs)
+        # The first rows may have nothing but NULL in a column; there are at most 1,000.
+        kwargs = {"infer_schema_length": None, **kwargs}
+        return polars.read_database(sql, connection=self.get_conn(FOR_POLARS), execute_options=options, **kwargs)
 
     def _fetch(self, job: Job) -> Rows:
         queue_name = job.queue_name or self.queue_name or self.connect().default_queue

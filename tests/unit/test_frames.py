@@ -10,9 +10,11 @@ import pytest
 
 from airflow_provider_dli.api.script import literal, statements
 from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.hooks.dli_sql import DliSqlHook
 
 NOT_INSTALLED = "the group `integrations` is not installed"
 numpy = pytest.importorskip("numpy", reason=NOT_INSTALLED)
+pytest.importorskip("polars", reason=NOT_INSTALLED)
 pandas = pytest.importorskip("pandas", reason=NOT_INSTALLED)
 
 
@@ -54,3 +56,18 @@ def test_a_scalar_is_written_by_what_it_is(value, expected):
 def test_what_sql_does_not_have_is_refused_by_name(value, name):
     with pytest.raises(DliValueError, match=f"the value of day has the type {name}"):
         statements("SELECT :day", {"day": value})
+
+
+def test_maps_with_different_keys_in_polars(dli_local, connect):
+    dli_local.settings(queues={"default": 16, "sql": 4})
+    connect(extra={"default_queue": "sql"})
+    sql = """
+        SELECT map('a', 1) AS m, named_struct('x', 1) AS s, 1 AS id
+        UNION ALL SELECT map('b', 2, 'c', 3), named_struct('x', 2), 2 ORDER BY id
+    """
+    frame = DliSqlHook(poll_interval=0.1).get_df(sql, df_type="polars")
+    assert frame["m"].to_list() == [
+        [{"key": "a", "value": 1}],
+        [{"key": "b", "value": 2}, {"key": "c", "value": 3}],
+    ]
+    assert frame["s"].to_list() == [{"x": 1}, {"x": 2}]

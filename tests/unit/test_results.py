@@ -101,6 +101,27 @@ class TestOperator:
             {"a": "NaN", "b": ["-Infinity"]}
         ]
 
+    def test_what_an_xcom_would_change_is_text(self):
+        """Airflow makes a Decimal a float, all keys text, and a datetime seconds since the epoch."""
+        result = result_of("""
+            SELECT cast('12345678901234567890.12' AS DECIMAL(22, 2)) AS dec, array(cast(1.5 AS DECIMAL(16, 1))) AS a,
+            cast('1234567890123.45' AS DECIMAL(15, 2)) AS short, map(1, date'2026-01-02') AS m,
+            timestamp'0001-01-01 00:00:00' AS first, timestamp'9999-12-31 23:59:59.999999' AS last,
+            date'0001-01-01' AS d
+        """)
+        assert result == [
+            {
+                "dec": "12345678901234567890.12",
+                "a": ["1.5"],
+                "short": Decimal("1234567890123.45"),
+                "m": [{"key": 1, "value": date(2026, 1, 2)}],
+                "first": "0001-01-01 00:00:00",
+                "last": "9999-12-31 23:59:59.999999",
+                "d": date(1, 1, 1),
+            }
+        ]
+        assert deserialize(serialize(result)) == result
+
     def test_no_more_than_were_asked_for(self, dli_local, capsys):
         assert result_of("SELECT id FROM range(20)", fetch_result=2) == [{"id": 0}, {"id": 1}]
         [request] = dli_local.requests(call="preview")
@@ -157,6 +178,16 @@ class TestValues:
             ("timestamp", "2026-01-02T03:04:05+02:00", datetime.fromisoformat("2026-01-02T03:04:05+02:00")),
             ("timestamp", 0, datetime(1970, 1, 1, tzinfo=UTC)),
             ("varchar(10)", 7, "7"),
+            ("date", "+10000-01-01", "+10000-01-01"),
+            ("date", "0000-01-01", "0000-01-01"),
+            ("date", "-0044-03-15", "-0044-03-15"),
+            ("timestamp", "294247-01-10 04:00:54.775807", "294247-01-10 04:00:54.775807"),
+            ("timestamp", 9223372036854775, "9223372036854775"),
+            ("map<int,decimal(30,2)>", {"1": "0.50"}, {1: Decimal("0.50")}),
+            ("map<date,boolean>", '{"2026-01-02": true}', {date(2026, 1, 2): True}),
+            ("map<struct<a:int>,int>", {'{"a": 1}': 1}, {'{"a": 1}': 1}),
+            ("array<decimal(22,2)>", "[12345678901234567890.12]", [Decimal("12345678901234567890.12")]),
+            ("struct<a:int,b:int>", '{"b": 1}', {"a": None, "b": 1}),
             ("binary", "AAE=", "AAE="),
             ("interval", "1 day", "1 day"),
             ("array<int>", "[1, 2]", [1, 2]),
@@ -178,6 +209,10 @@ class TestValues:
             ("int", []),
             ("decimal(3,2)", "x"),
             ("date", "yesterday"),
+            ("date", "0000-01-1"),
+            ("map<int,int>", {"x": 1}),
+            ("array<int>", "[1.5]"),
+            ("timestamp", float("inf")),
             ("date", 7),
             ("timestamp", "x"),
             ("boolean", "maybe"),
@@ -192,6 +227,10 @@ class TestValues:
     def test_one_that_does_not_fit_is_named(self, kind, shown):
         with pytest.raises(DliError, match="Row 2 of the result holds .* in column b, which is no "):
             Rows([("a", "int"), ("b", kind)], [[1, None], [2, shown]]).typed()
+
+    def test_a_moment_with_an_offset_is_one_that_airflow_can_keep(self):
+        [row] = Rows([("at", "timestamp")], [["2026-01-02T03:04:05+02:00"]]).records()
+        assert deserialize(serialize(row)) == {"at": datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC)}
 
     def test_columns_of_the_same_name(self):
         assert Rows([("a", "int"), ("a", "int"), ("a_2", "int")], [[1, 2, 3]]).records() == [
