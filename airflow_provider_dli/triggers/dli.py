@@ -46,8 +46,9 @@ class DliJobTrigger(BaseTrigger):
 
     Fires also when the deadline passes or when it has to give up (a connection that is gone, a job that DLI does not
     know, an outage of more than 30 minutes); no exception ends it. When a user kills the deferred task, and before it
-    fires such an event, it cancels the jobs, if they are the task's own (``cancel_on_kill``). A restart of the
-    triggerer, or the hand-over to another one, leaves them alone.
+    fires such an event, it cancels the jobs, if they are the task's own (``cancel_on_kill``). So it does on Ctrl-C in
+    ``dag.test()`` and ``airflow tasks test``. A restart of the triggerer, or the hand-over to another one, leaves them
+    alone.
 
     :param job_ids: The jobs.
     :param kind: Their kind: ``"sql"``, ``"spark"`` or ``"flink"``.
@@ -117,7 +118,10 @@ class DliJobTrigger(BaseTrigger):
         try:
             outcome, message = await self._wait()
         except asyncio.CancelledError:
-            if not compat.TRIGGERS_ARE_TOLD_OF_KILLS:
+            if self._is_inline:
+                # Ctrl-C, and this process is about to end: nobody calls `on_kill`, and no other triggerer takes over.
+                await _undisturbed_by_cancels(self._cancel_if_own("The run was interrupted"))
+            elif not compat.TRIGGERS_ARE_TOLD_OF_KILLS:
                 # A shutdown looks the same here. Not knowing, leave the jobs alone.
                 await _undisturbed_by_cancels(self._cancel_if_killed(told_of_a_kill=False))
             raise
@@ -128,6 +132,11 @@ class DliJobTrigger(BaseTrigger):
         """Cancel the jobs, if the task was really killed. Called by Airflow 3.3 and later."""
         # It is called on a hand-over, too, when a triggerer that stood still wakes up; but then Airflow answers.
         await _undisturbed_by_cancels(self._cancel_if_killed(told_of_a_kill=True))
+
+    @property
+    def _is_inline(self) -> bool:
+        """Whether no triggerer runs this, but ``dag.test()`` or ``airflow tasks test``, in the process of the task."""
+        return self.trigger_id is None and self.task_instance is None
 
     async def _wait(self) -> tuple[str, str]:
         try:
@@ -246,6 +255,10 @@ class DliJobTrigger(BaseTrigger):
             return
         if job_id is not None and job_id not in self.job_ids:
             await self._cancel(f"The task waits for {self._named(clean(job_id, NAME_LIMIT))} by now")
+
+    async def _cancel_if_own(self, why: str) -> None:
+        if self.cancel_on_kill:
+            await self._cancel(why)
 
     async def _cancel(self, why: str) -> None:
         self.log.warning("%s: cancelling %s.", why, self._names())

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -348,6 +349,33 @@ class TestKillOnAirflowBefore33:
         dli_local.fault("cancel", "latency", seconds=2)
         asyncio.run(killed(trigger_of(job_id), on_kill=False))
         assert_cancelled(dli_local, job_id)
+
+
+class TestInline:
+    """``dag.test()`` and ``airflow tasks test`` run the trigger themselves; nobody calls ``on_kill`` there."""
+
+    @pytest.mark.parametrize("told", [True, False], ids=["3.3", "older"])
+    def test_ctrl_c_cancels_the_job(self, dli_local, submit, monkeypatch, told):
+        monkeypatch.setattr(compat, "TRIGGERS_ARE_TOLD_OF_KILLS", told)
+        job_id = submit()
+        self.interrupt(DliJobTrigger(job_ids=[job_id], poll_interval=0.2, cancel_on_kill=True))
+        assert_cancelled(dli_local, job_id)
+
+    def test_a_job_of_somebody_else_is_left_alone(self, dli_local, submit):
+        job_id = submit()
+        self.interrupt(DliJobTrigger(job_ids=[job_id], poll_interval=0.2))
+        assert not dli_local.job(job_id).cancel_requests
+
+    @staticmethod
+    def interrupt(trigger):
+        """Run it as ``dag.test()`` does, and press Ctrl-C."""
+
+        async def run_trigger():
+            asyncio.get_running_loop().call_later(0.5, os.kill, os.getpid(), signal.SIGINT)
+            await anext(trigger.run(), None)
+
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(run_trigger())
 
 
 class SlowChannel:
