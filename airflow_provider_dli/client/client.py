@@ -120,6 +120,8 @@ class DliClient:
         :raises DliValueError: A field of the connection is missing or contradicts another one.
         :raises DliAuthenticationError: IAM refuses the user.
         """
+        # Keys are used without a call before: nothing else would have imported the HTTP client by then.
+        exchange.prepare()
 
         def connected(lease: Lease) -> DliConnection:
             self.project_id(lease.connection)

@@ -42,6 +42,22 @@ _OF_OTHER_HOSTS = (62, 64)
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+def prepare() -> None:
+    """
+    Import all that a request takes, and what becomes of it.
+
+    Before anything is there to be cancelled: a kill may interrupt the main thread in an import, which then holds a lock
+    that any other import of that module needs.
+    """
+    import pendulum
+    import tenacity  # noqa: F401
+
+    from airflow_provider_dli.client import signing, transport  # noqa: F401
+
+    # What a time is written with.
+    pendulum.locale(pendulum.get_locale())
+
+
 def new_session() -> requests.Session:
     """Return a session whose requests say what DLI wants to read on every one of them."""
     import requests

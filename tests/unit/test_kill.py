@@ -7,6 +7,8 @@ The processes handle SIGTERM as Airflow's task runner does; whole Airflows are k
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -470,3 +472,44 @@ def test_a_killed_cancel_task_ends_soon(dli_local, connect, start):
     outcome = task.wait()
     assert outcome.ended - killed < pace.seconds(1)
     assert outcome.error == "DliTaskKilledError"
+
+
+class TestImports:
+    """The main thread holds the lock of a module that a kill interrupts it in, and may hold it for the whole kill."""
+
+    @pytest.mark.parametrize("auth_type", ["ak_sk", "password"])
+    @pytest.mark.parametrize("is_away", [False, True], ids=["answers", "away"])
+    def test_once_connected_what_a_kill_does_imports_nothing(self, dli_local, auth_type, is_away):
+        code = f"""
+import logging, sys, threading
+from types import SimpleNamespace
+from airflow_provider_dli.api.job_kind import Query
+from airflow_provider_dli.api.sql import KIND
+from airflow_provider_dli.client.access import Access
+from airflow_provider_dli.client.client import DliClient
+from airflow_provider_dli.client.connection import DliConnection
+from airflow_provider_dli.client.patience import Patience
+from airflow_provider_dli.exceptions import DliError
+
+def what_a_kill_does():
+    for do in (lambda: list(client.jobs(KIND, Query())), lambda: client.cancel(KIND, "unknown")):
+        try:
+            do()
+        except DliError as error:
+            print(type(error).__name__)
+
+fields = {dli_local.connection(auth_type)!r}
+fields = SimpleNamespace(conn_id="dli", schema=None, port=None, extra_dejson=fields.pop("extra"), **fields)
+if {is_away}:
+    fields.host = "http://127.0.0.1:9"
+client = DliClient(Access(lambda: DliConnection.from_airflow(fields), logging.getLogger()), logging.getLogger())
+client.connect()
+client, known = client.for_thread(Patience(give_up_after=0)), set(sys.modules)
+thread = threading.Thread(target=what_a_kill_does)
+thread.start()
+thread.join()
+print(*sorted(set(sys.modules) - known))
+"""
+        output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        errors = ["DliTemporaryError", "DliTemporaryError"] if is_away else ["DliNotFoundError"]
+        assert output.splitlines() == [*errors, ""]
