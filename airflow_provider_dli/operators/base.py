@@ -17,6 +17,7 @@ from airflow_provider_dli.job import Goal
 from airflow_provider_dli.links.dli import DliJobLink
 from airflow_provider_dli.tasks.deferral import Deferral
 from airflow_provider_dli.tasks.kill import KillSwitch
+from airflow_provider_dli.tasks.of_hook import is_in_another_task, killed_with_the_task
 from airflow_provider_dli.waiting.watcher import checked_poll_interval
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _TRIGGER_FAILED = "__fail__"
 
 class DliOperator(BaseOperator):
     """An operator with a connection, which ends soon when it is killed."""
+
+    deferrable = False
 
     def __init__(
         self,
@@ -70,6 +73,14 @@ class DliOperator(BaseOperator):
         """Cancel the job, if this task waits for one, and end the task soon. Called by Airflow, at any moment."""
         self.switch.pull()
 
+    @property
+    def may_defer(self) -> bool:
+        """Whether to wait in the triggerer. Not in the function of another task, which could not be resumed."""
+        if self.deferrable and is_in_another_task(self):
+            self.log.info("%s waits in the worker: a task that executes an operator cannot be deferred.", self.task_id)
+            return False
+        return self.deferrable
+
     def client(self, watch: Callable[[], None]) -> DliClient:
         """
         Return a client for the connection of this task.
@@ -87,10 +98,12 @@ class DliOperator(BaseOperator):
         """
         Keep Airflow from retrying what no retry can fix, or what would lock an account: a wrong field or password.
 
-        Unless a job may still run: then the next try has to take it over.
+        Unless a job may still run: then the next try has to take it over. A kill of another task whose function
+        executes this operator reaches it meanwhile.
         """
         try:
-            yield
+            with killed_with_the_task(self):
+                yield
         except PERMANENT as error:
             if self.switch.may_leave_a_job:
                 raise

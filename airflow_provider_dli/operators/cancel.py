@@ -103,7 +103,7 @@ class DliCancelJobOperator(DliOperator):
                 self.log.error("%s", story.not_cancelled(kind.named(job_id), error))
                 errors.append(error)
         if self.wait_for_completion:
-            if self.deferrable and (
+            if self.may_defer and (
                 active := [each for each, told in waiting.items() if has_to_be_waited_for(client, kind, each, told)]
             ):
                 Deferral(tuple(active), deferral.deadline, cancelled=tuple(accepted)).begin(

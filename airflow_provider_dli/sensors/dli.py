@@ -24,6 +24,7 @@ from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Goal, goal_of
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
+from airflow_provider_dli.tasks.of_hook import is_in_another_task
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -97,7 +98,7 @@ class DliJobSensor(BaseSensorOperator):
     def execute(self, context: Context) -> None:
         """Wait for the job, here or in the triggerer."""
         with self._skipped_where_asked():
-            if self.deferrable:
+            if self.deferrable and not is_in_another_task(self):
                 self._defer_unless_over(context)
             else:
                 super().execute(context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -13,16 +13,24 @@ from airflow_provider_dli import machine
 from airflow_provider_dli.exceptions import DliError
 from airflow_provider_dli.job import Goal
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import BaseOperator
-
 # How long after the deadline the scheduler ends a deferral that no triggerer has ended, in seconds.
 _TRIGGER_GRACE = 60.0
 
 
-def deadline_of(task: BaseOperator) -> float | None:
-    """Return when a task that starts now has used up its ``execution_timeout``, in seconds since the epoch."""
-    return machine.time() + task.execution_timeout.total_seconds() if task.execution_timeout else None
+class Timed(Protocol):
+    """What may have a time limit."""
+
+    execution_timeout: timedelta | None
+
+
+def deadline_of(*tasks: Timed | None) -> float | None:
+    """
+    Return when a task that starts now has used up its ``execution_timeout``, in seconds since the epoch.
+
+    :param tasks: The operator; and the task whose function executes it, if there is one. The earlier end counts.
+    """
+    limits = [task.execution_timeout.total_seconds() for task in tasks if task and task.execution_timeout]
+    return machine.time() + min(limits) if limits else None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,17 @@
 """
-Runs jobs for a hook, one after the other, in whatever task calls it.
+Runs jobs in a task whose own operator knows nothing of DLI: for a hook, or for an operator of ours that its function
+executes.
 
-The operator of that task knows nothing of DLI. So its ``on_kill`` is wrapped while it runs, and each job has the
-identity of the task: a kill cancels it, the next try cancels what a lost one has left running, and the sweep
+The ``on_kill`` of that task is wrapped while it runs, so that a kill cancels the jobs. Each has the identity of the
+task. Those of a hook run one after the other; the next try cancels what a lost one has left running, and the sweep
 finds the rest.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,7 @@ class Statement:
     current_job_id: str | None = None
     goal = Goal.FINISHED
     creates_job = True
-    deferrable = False
+    may_defer = False
     wait_for_completion = True
     cancel_on_kill = True
     stop_with_savepoint = False
@@ -104,7 +106,7 @@ class Statement:
 
 class RunningTask:
     """
-    The task that runs in this process, and the statement that a hook runs in it.
+    The task that runs in this process, and what is to be killed with it: statements of hooks, operators of ours.
 
     :param context: Airflow's context of the task.
     """
@@ -114,7 +116,8 @@ class RunningTask:
         self._operator = context["ti"].task
         self._key = TaskInstanceKey.of(context["ti"]), context["ti"].try_number
         self._is_killed = False
-        self._switch: KillSwitch | None = None
+        # A signal handler goes through them at any moment: one that is added is a new tuple.
+        self._switches: tuple[KillSwitch, ...] = ()
         self._last_index = 0
         # One statement at a time: the look for jobs of earlier tries must not meet one of this try.
         self._lock = threading.Lock()
@@ -142,12 +145,21 @@ class RunningTask:
             statement = Statement(
                 client, kind, work, self._next_index(), is_first, self._operator, conn_id, poll_interval
             )
-            self._switch = statement.switch
-            if self._is_killed:
-                self._switch.pull()
-            JobRun(statement, self._context).begin()
+            with self.killing(statement.switch):
+                JobRun(statement, self._context).begin()
         [job] = statement.ended
         return job
+
+    @contextmanager
+    def killing(self, switch: KillSwitch) -> Iterator[None]:
+        """Pull a switch, too, when the task is killed meanwhile, or was killed before."""
+        self._switches = (*self._switches, switch)
+        if self._is_killed:
+            switch.pull()
+        try:
+            yield
+        finally:
+            self._switches = tuple(each for each in self._switches if each is not switch)
 
     def _next_index(self) -> int:
         # A sensor that is rescheduled begins again in a new process, which does not know how many there were before.
@@ -162,8 +174,8 @@ class RunningTask:
         def on_kill() -> None:
             self._is_killed = True
             try:
-                if self._switch is not None:
-                    self._switch.pull()
+                for switch in self._switches:
+                    switch.pull()
             finally:
                 of_operator()
 
@@ -182,6 +194,21 @@ def running_task() -> RunningTask | None:
     if _running is None or not _running.is_of(context):
         _running = RunningTask(context)
     return _running
+
+
+def is_in_another_task(operator: Any) -> bool:
+    """Whether the function of another task executes this operator: Airflow knows nothing of it."""
+    context = compat.current_context()
+    task = None if context is None else getattr(context["ti"], "task", None)
+    return task is not None and task is not operator
+
+
+@contextmanager
+def killed_with_the_task(operator: Any) -> Iterator[None]:
+    """While the function of another task executes an operator of ours, have a kill of that task reach it."""
+    around = running_task() if is_in_another_task(operator) else None
+    with nullcontext() if around is None else around.killing(operator.switch):
+        yield
 
 
 def run_outside_of_tasks(client: DliClient, kind: JobKind[Any], submit: Call[Job], *, poll_interval: float) -> Job:

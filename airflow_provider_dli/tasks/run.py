@@ -59,12 +59,15 @@ class JobRun:
         self._switch = task.switch
         self._context = context
         self._ti: Any = context["ti"]
+        # The task whose function executes this one.
+        of_airflow = getattr(self._ti, "task", None)
+        self._around = None if of_airflow is task else of_airflow
         # Of the job that the task waits for.
         self._told = Told()
 
     def begin(self) -> str:
         """Take up the job of an earlier try, or start one; wait for it; return its id."""
-        deadline = deadline_of(self._task)  # type: ignore[arg-type]
+        deadline = deadline_of(self._task, self._around)
         number = self._ti.try_number
         self._switch.expects_a_job = number > 1 and self._task.on_earlier_job != "ignore"
         if looks_for_earlier(self._task, number):
@@ -269,9 +272,7 @@ class JobRun:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
         within = 0.0 if place.is_last else _WORKER_FOR
-        if task.deferrable and has_to_be_waited_for(
-            client, task.job_kind, job.id, self._told, task.goal, within=within
-        ):
+        if task.may_defer and has_to_be_waited_for(client, task.job_kind, job.id, self._told, task.goal, within=within):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
             if cancel_on_kill:
                 self._check_before_deferral()
@@ -285,7 +286,7 @@ class JobRun:
                 goal=task.goal,
             )
         # A synchronous statement has brought its rows; no later answer does.
-        job = replace(self._wait(client.watching(self._watch_in_last_try()), job.id, start_by), rows=job.rows)
+        job = replace(self._wait(client.watching(self._watch_here(deadline)), job.id, start_by), rows=job.rows)
         return self._result(client, place, started._replace(job=job), deadline)
 
     def _wait(self, client: DliClient, job_id: str, start_by: float | None = None) -> Job:
@@ -354,6 +355,19 @@ class JobRun:
                 raise DliError(f"The job has not started within start_timeout ({self._task.start_timeout}).")
 
         return watch_start
+
+    def _watch_here(self, deadline: float | None) -> Callable[[], None]:
+        watch = self._watch_in_last_try()
+        if self._around is None:
+            return watch
+        in_time = self._watch_until(deadline)
+
+        # Of an operator that the function of another task executes, Airflow does not know the `execution_timeout`.
+        def watch_both() -> None:
+            watch()
+            in_time()
+
+        return watch_both
 
     def _watch_in_last_try(self) -> Callable[[], None]:
         # A task that has lost its supervisor cannot succeed any more: Airflow misses its heartbeats and fails it. The

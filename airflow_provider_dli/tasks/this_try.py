@@ -34,7 +34,6 @@ class JobTask(Protocol):
     region: str | None
     project_id: str | None
     poll_interval: float
-    deferrable: bool
     wait_for_completion: bool
     cancel_on_kill: bool
     stop_with_savepoint: bool
@@ -45,6 +44,9 @@ class JobTask(Protocol):
 
     @property
     def job_kind(self) -> JobKind[Any]: ...
+
+    @property
+    def may_defer(self) -> bool: ...
 
     @property
     def on_earlier_job(self) -> str: ...
