@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import story
+from airflow_provider_dli import machine, story
 from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliJobError, DliValueError
 from airflow_provider_dli.job import JobState
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_dli.api.job_kind import JobKind
+    from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.compat import Templated
 
 
@@ -103,9 +104,7 @@ class DliCancelJobOperator(DliOperator):
                 self.log.error("%s", story.not_cancelled(kind.named(job_id), error))
                 errors.append(error)
         if self.wait_for_completion:
-            if self.may_defer and (
-                active := [each for each, told in waiting.items() if has_to_be_waited_for(client, kind, each, told)]
-            ):
+            if self.may_defer and (active := self._still_active(client, kind, waiting)):
                 Deferral(tuple(active), deferral.deadline, cancelled=tuple(accepted)).begin(
                     self, kind.name, poll_interval=self.poll_interval
                 )
@@ -122,6 +121,15 @@ class DliCancelJobOperator(DliOperator):
         if self.fail_if_finished:
             _require_cancelled(states)
         return states
+
+    def _still_active(self, client: DliClient, kind: JobKind[Any], waiting: Mapping[str, Told]) -> list[str]:
+        """Return the jobs that a deferral is worth, after a short wait for all."""
+        end = machine.monotonic() + Deferral.begins_after
+        return [
+            job_id
+            for job_id, told in waiting.items()
+            if has_to_be_waited_for(client, kind, job_id, told, within=end - machine.monotonic())
+        ]
 
     def _checked_job_ids(self, kind: JobKind[Any]) -> list[str]:
         job_ids = [self.job_id] if isinstance(self.job_id, (str, int)) else self.job_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, NoReturn, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -47,6 +47,10 @@ class Deferral:
     :param start_by: When the job has to have started, in seconds since the epoch.
     :param statement: Which statement the job runs: the fields of :class:`.xcoms.Place`; empty when that is not known.
     """
+
+    #: How long a job is waited for in the worker before that, in seconds. What is over by then needs no second worker, and
+    #: does not have to outlast a slow scheduler: see :class:`.DliJobTrigger`.
+    begins_after: ClassVar[float] = 5.0
 
     job_ids: tuple[str, ...] = ()
     deadline: float | None = None

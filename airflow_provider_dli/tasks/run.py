@@ -40,9 +40,6 @@ _TOLD_WITHIN = 60.0
 _TOLD_ONCE_MORE_WITHIN = 30.0
 # How long a task whose `start_timeout` is over may still ask DLI whether its job has started, in seconds.
 _STARTED_MEANWHILE = 30.0
-# How long a statement is waited for before the task is deferred, in seconds: the next one needs a worker again, and to
-# start one costs more.
-_WORKER_FOR = 2.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 
 
@@ -271,8 +268,7 @@ class JobRun:
         if not task.wait_for_completion:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
-        within = 0.0 if place.is_last else _WORKER_FOR
-        if task.may_defer and has_to_be_waited_for(client, task.job_kind, job.id, self._told, task.goal, within=within):
+        if task.may_defer and has_to_be_waited_for(client, task.job_kind, job.id, self._told, task.goal, within=Deferral.begins_after):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
             if cancel_on_kill:
                 self._check_before_deferral()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -32,6 +32,8 @@ _END_WITHIN = 28.0
 _REFUSED_FOR, _REFUSED_FOR_WHEN_STOPPED = 20.0, 3.0
 # How long a job may be looked at whose time to start is over, in seconds.
 _LOOKS_WITHIN = 30.0
+# How long before Airflow ends a deferral an event is fired at the latest, in seconds.
+_BEFORE_TIMEOUT = 3.0
 # The pause before Airflow is asked again, in seconds.
 _ASK_AGAIN_AFTER = 1.0
 
@@ -44,7 +46,8 @@ class DliJobTrigger(BaseTrigger):
     """
     Waits until all of these jobs are over, and fires one event then; it says nothing about how they ended.
 
-    Fires also when the deadline passes or when it has to give up (a connection that is gone, a job that DLI does not
+    Fires 8 seconds after it began at the earliest: a scheduler that is slow would take the end of the worker that has
+    deferred the task for the end of the resumed one. Fires also when the deadline passes or when it has to give up (a connection that is gone, a job that DLI does not
     know, an outage of more than 30 minutes); no exception ends it. When a user kills the deferred task, and before it
     fires such an event, it cancels the jobs, if they are the task's own (``cancel_on_kill``). So it does on Ctrl-C in
     ``dag.test()`` and ``airflow tasks test``. A restart of the triggerer, or the hand-over to another one, leaves them
@@ -63,6 +66,9 @@ class DliJobTrigger(BaseTrigger):
     :param goal: What to wait for: ``"finished"`` (default), or ``"running"``.
     :param start_by: Seconds since the epoch after which a job that has not started is given up. Default: none.
     """
+
+    #: How long a deferral lasts at least, in seconds. No part of what Airflow stores.
+    fires_after: ClassVar[float] = 8.0
 
     def __init__(
         self,
@@ -117,6 +123,7 @@ class DliJobTrigger(BaseTrigger):
         self._warm_up()
         try:
             outcome, message = await self._wait()
+            await self._outlast_the_scheduler()
         except asyncio.CancelledError:
             if self._is_inline:
                 # Ctrl-C, and this process is about to end: nobody calls `on_kill`, and no other triggerer takes over.
@@ -157,6 +164,22 @@ class DliJobTrigger(BaseTrigger):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cancel(clean(message).rstrip(".")), _END_WITHIN)
         return outcome, message
+
+    async def _outlast_the_scheduler(self) -> None:
+        """
+        Wait until the deferral has lasted as long as a loop of the scheduler may take.
+
+        One that sees the end of the worker that has deferred and the queued task in the same loop takes that end for
+        the end of the resumed task, and fails it.
+        """
+        if self._is_inline or self._began_at is None:
+            return
+        left = self._began_at + self.fires_after - machine.monotonic()
+        timeout = getattr(self, "timeout_after", None)
+        if timeout is not None:
+            # Airflow is about to end the deferral: later would be too late.
+            left = min(left, timeout.timestamp() - machine.time() - _BEFORE_TIMEOUT)
+        await asyncio.sleep(max(left, 0))
 
     def _warm_up(self) -> None:
         """Ask Airflow once in each triggerer: its first answer takes many seconds, which a kill does not have."""

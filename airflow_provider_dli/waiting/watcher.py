@@ -115,7 +115,7 @@ def has_to_be_waited_for(
     :param within: How long to look whether the job is over, in seconds.
     """
     end = machine.monotonic() + within
-    watcher = JobWatcher(client, kind, job_id, told=told)
+    watcher = JobWatcher(client, kind, job_id, poll_interval=1, told=told)
     while True:
         job = watcher.look()
         if job is not None and goal.ends_wait(job.state):
@@ -123,7 +123,7 @@ def has_to_be_waited_for(
         # What DLI does not know is not worth a deferral: the next look tells.
         if machine.monotonic() >= end and not watcher.is_refused:
             return True
-        client.pause(0.25)
+        client.pause(max(min(watcher.interval, end - machine.monotonic()), 0.25))
 
 
 def may_be_cancelled(kind: JobKind[Any], job: Job) -> bool:

@@ -11,6 +11,15 @@ import requests
 from airflow_provider_dli import compat
 from airflow_provider_dli.client import credentials
 from airflow_provider_dli.hooks import dli as hooks
+from airflow_provider_dli.tasks.deferral import Deferral
+from airflow_provider_dli.triggers.dli import DliJobTrigger
+
+
+@pytest.fixture(autouse=True)
+def quick_deferrals(monkeypatch):
+    """Defer at once, and end a deferral at once: the times that a scheduler needs are not those of a test."""
+    monkeypatch.setattr(Deferral, "begins_after", 0)
+    monkeypatch.setattr(DliJobTrigger, "fires_after", 0)
 
 
 @pytest.fixture

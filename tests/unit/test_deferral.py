@@ -33,6 +33,7 @@ from airflow_provider_dli.exceptions import (
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
 from airflow_provider_dli.sensors.dli import DliJobSensor
 from airflow_provider_dli.tasks import run as machine_room
+from airflow_provider_dli.tasks.deferral import Deferral
 from airflow_provider_dli.waiting.watcher import JobWatcher
 
 
@@ -134,6 +135,12 @@ class TestSubmit:
         dli_local.will(run_for=0)
         # The job is over when the answer comes.
         dli_local.fault("submit", "latency", seconds=0.5, work_done=True)
+        assert execute(task_of(DliSubmitSqlJobOperator, sql="select 1"), context) == dli_local.jobs()[0].job_id
+
+    def test_one_that_is_soon_over_is_waited_for_in_the_worker(self, dli_local, context, monkeypatch):
+        """A deferral takes longer, and a worker that has to start."""
+        monkeypatch.setattr(Deferral, "begins_after", 20)
+        dli_local.will(run_for=0.5)
         assert execute(task_of(DliSubmitSqlJobOperator, sql="select 1"), context) == dli_local.jobs()[0].job_id
 
     def test_an_outage_right_after_the_submit_is_left_to_the_trigger(self, dli_local, context):

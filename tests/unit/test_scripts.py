@@ -197,18 +197,13 @@ class TestNextTry:
 
 
 class TestDeferred:
-    @pytest.fixture(autouse=True)
-    def at_once(self, monkeypatch):
-        """Do not wait in the worker for two seconds first."""
-        monkeypatch.setattr("airflow_provider_dli.tasks.run._WORKER_FOR", 0)
-
     @pytest.mark.matrix
     def test_a_statement_that_is_soon_over_is_waited_for_in_the_worker(self, dli_local, monkeypatch):
-        monkeypatch.setattr("airflow_provider_dli.tasks.run._WORKER_FOR", 2)
+        monkeypatch.setattr("airflow_provider_dli.tasks.deferral.Deferral.begins_after", 2)
         dli_local.will(matching="SELECT 2", run_for=4)
         dli_local.will(run_for=1, times=2)
-        # The second one, which takes long, and the last one.
-        assert through(dli_local) == 2
+        # The second one, which takes long.
+        assert through(dli_local) == 1
 
     def test_each_statement_is_waited_for_in_the_triggerer(self, dli_local):
         dli_local.will(run_for=2, times=3)

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pace
@@ -215,6 +216,35 @@ class TestWaiting:
         credentials._known.clear()
         dli_local.fault("token", "status", times=2, status=503)
         assert fired_by(trigger_of(job_id))["outcome"] == "over"
+
+
+class TestSlowScheduler:
+    """One that finds the end of a worker and the resumed task in the same loop takes the first for that of the second."""
+
+    @pytest.fixture(autouse=True)
+    def later(self, monkeypatch):
+        monkeypatch.setattr(DliJobTrigger, "fires_after", 0.7)
+
+    @pytest.mark.parametrize("arguments", [{}, {"deadline": 1.0}, {"kind": "unknown"}], ids=["over", "late", "error"])
+    def test_a_deferral_lasts_for_a_while_whatever_it_fires(self, submit, arguments):
+        began = time.monotonic()
+        fired_by(trigger_of(submit(run_for=0), **arguments))
+        assert time.monotonic() - began >= 0.7
+
+    def test_it_fires_before_airflow_ends_the_deferral(self, submit, monkeypatch):
+        monkeypatch.setattr(DliJobTrigger, "fires_after", 60)
+        trigger = trigger_of(submit(run_for=0))
+        trigger.timeout_after = datetime.now(UTC) + timedelta(seconds=3.5)
+        began = time.monotonic()
+        assert fired_by(trigger)["outcome"] == "over"
+        assert time.monotonic() - began < 30
+
+    def test_without_a_scheduler_nothing_is_waited_for(self, submit, monkeypatch):
+        monkeypatch.setattr(DliJobTrigger, "fires_after", 60)
+        job_id = submit(run_for=0)
+        began = time.monotonic()
+        assert fired_by(DliJobTrigger(job_ids=[job_id], poll_interval=0.2))["outcome"] == "over"
+        assert time.monotonic() - began < 30
 
 
 class TestNoWayOn:
