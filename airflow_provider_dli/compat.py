@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from airflow import __version__ as airflow_version
 
@@ -19,7 +20,10 @@ from airflow_provider_dli.task_instances import TaskInstanceKey, without_number
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from airflow.providers.common.compat.sdk import Connection, Context, XComArg
+    from airflow.triggers.base import BaseTrigger
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -53,6 +57,33 @@ def current_context() -> Context | None:
         return get_current_context()
     except (RuntimeError, AirflowException):
         return None
+
+
+def calling_trigger() -> BaseTrigger | None:
+    """
+    Return the trigger whose code calls this, in the event loop or in a thread; None outside of triggers.
+
+    No Airflow keeps that anywhere, so it is looked for among the callers.
+    """
+    module = sys.modules.get("airflow.triggers.base")
+    if module is None:
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, module.BaseTrigger):
+            return cast("BaseTrigger", caller)
+        frame = frame.f_back
+    return None
+
+
+def task_of_trigger(trigger: BaseTrigger) -> asyncio.Task[Any] | None:
+    """Return what runs a trigger in the event loop, asked in a thread of it; None where that cannot be known."""
+    from asgiref.sync import SyncToAsync
+
+    loop = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+    tasks = asyncio.all_tasks(loop) if loop is not None else ()
+    return next((task for task in tasks if task.get_name().endswith(f"(ID {trigger.trigger_id})")), None)
 
 
 def xcom(key: TaskInstanceKey, name: str) -> Any:

@@ -16,7 +16,7 @@ from airflow_provider_dli.hooks.dbapi import Connection
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.lineage import openlineage
-from airflow_provider_dli.tasks import of_hook
+from airflow_provider_dli.tasks import of_hook, of_trigger
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -38,8 +38,8 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
     Runs SQL for the operators of ``apache-airflow-providers-common-sql``, and for your own functions.
 
     Each statement is a DLI job. When the task that uses the hook is killed or fails, its job is cancelled, whatever
-    the operator is; the next try cancels what a lost one has left running. So it is with every hook that a task uses in
-    its own process.
+    the operator is; the next try cancels what a lost one has left running. So it is with every hook that a task, or its
+    trigger, uses in its own process. In the event loop of a triggerer it refuses to run anything.
 
     Rows are read by a preview, which shows the first 1,000 and none of DLI's queue ``default``. A result that has more
     is an error once somebody reads past them. Follows the chapter "APIs Related to SQL Jobs" of the DLI API Reference.
@@ -86,6 +86,8 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         self.log_sql = log_sql
         self._others = others
         self._last_job_id: str | None = None
+        # A trigger of Airflow's own makes the hook, and has a thread use it.
+        self._trigger = of_trigger.running_trigger()
 
     def get_conn(self, form: Form | None = None) -> Connection:
         """
@@ -129,7 +131,7 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         return job
 
     def _run(self, work: api.SqlWork) -> Job:
-        task = of_hook.running_task()
+        task, trigger = of_hook.running_task(), self._trigger or of_trigger.running_trigger()
         if task is None:
             submit = api.submit(
                 work.sql,
@@ -138,6 +140,10 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
                 conf=work.settings,
                 tags=identity.merged_tags(work.tags, {}),
             )
+            if trigger is not None:
+                # What a statement shows is in the answer to its submit only.
+                how: Any = {"poll_interval": self.poll_interval, "can_be_taken_up": not script.shows(work.sql)}
+                return of_trigger.run(trigger, self, api.KIND, work, submit, **how)
             return of_hook.run_outside_of_tasks(self.client, api.KIND, submit, poll_interval=self.poll_interval)
         return task.run(self.client, api.KIND, work, conn_id=self.dli_conn_id, poll_interval=self.poll_interval)
 

@@ -48,8 +48,8 @@ class Deferral:
     :param statement: Which statement the job runs: the fields of :class:`.xcoms.Place`; empty when that is not known.
     """
 
-    #: How long a job is waited for in the worker before that, in seconds. What is over by then needs no second worker, and
-    #: does not have to outlast a slow scheduler: see :class:`.DliJobTrigger`.
+    #: How long a job is waited for in the worker before that, in seconds. What is over by then needs no second worker,
+    #: and does not have to outlast a slow scheduler: see :class:`.DliJobTrigger`.
     begins_after: ClassVar[float] = 5.0
 
     job_ids: tuple[str, ...] = ()

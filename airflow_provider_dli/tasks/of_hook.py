@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import compat, machine, story
+from airflow_provider_dli.client.patience import watch_nothing
 from airflow_provider_dli.exceptions import DliError, DliNotFoundError
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
@@ -211,7 +212,14 @@ def killed_with_the_task(operator: Any) -> Iterator[None]:
         yield
 
 
-def run_outside_of_tasks(client: DliClient, kind: JobKind[Any], submit: Call[Job], *, poll_interval: float) -> Job:
+def run_outside_of_tasks(
+    client: DliClient,
+    kind: JobKind[Any],
+    submit: Call[Job],
+    *,
+    poll_interval: float,
+    watch: Callable[[], None] = watch_nothing,
+) -> Job:
     """
     Run a job to its end where no task runs; return it.
 
@@ -221,10 +229,11 @@ def run_outside_of_tasks(client: DliClient, kind: JobKind[Any], submit: Call[Job
     :param kind: Kind of the job.
     :param submit: Submits it.
     :param poll_interval: Seconds between two status calls, at most.
+    :param watch: Called at least every 0.25 s while it waits; what it raises interrupts the wait.
     """
     submitted = client.send(submit)
     try:
-        job = wait_until_over(client, kind, submitted.id, poll_interval=poll_interval)
+        job = wait_until_over(client.watching(watch), kind, submitted.id, poll_interval=poll_interval)
     except BaseException:
         try:
             client.cancel(kind, submitted.id)

@@ -268,7 +268,9 @@ class JobRun:
         if not task.wait_for_completion:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
-        if task.may_defer and has_to_be_waited_for(client, task.job_kind, job.id, self._told, task.goal, within=Deferral.begins_after):
+        if task.may_defer and has_to_be_waited_for(
+            client, task.job_kind, job.id, self._told, task.goal, within=Deferral.begins_after
+        ):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
             if cancel_on_kill:
                 self._check_before_deferral()

@@ -47,11 +47,12 @@ class DliJobTrigger(BaseTrigger):
     Waits until all of these jobs are over, and fires one event then; it says nothing about how they ended.
 
     Fires 8 seconds after it began at the earliest: a scheduler that is slow would take the end of the worker that has
-    deferred the task for the end of the resumed one. Fires also when the deadline passes or when it has to give up (a connection that is gone, a job that DLI does not
-    know, an outage of more than 30 minutes); no exception ends it. When a user kills the deferred task, and before it
-    fires such an event, it cancels the jobs, if they are the task's own (``cancel_on_kill``). So it does on Ctrl-C in
-    ``dag.test()`` and ``airflow tasks test``. A restart of the triggerer, or the hand-over to another one, leaves them
-    alone.
+    deferred the task for the end of the resumed one. Fires also when the deadline passes or when it has to give up (a
+    connection that is gone, a job that DLI does not know, an outage of more than 30 minutes); no exception ends it.
+
+    When a user kills the deferred task, and before it fires such an event, it cancels the jobs, if they are the task's
+    own (``cancel_on_kill``). So it does on Ctrl-C in ``dag.test()`` and ``airflow tasks test``. A restart of the
+    triggerer, or the hand-over to another one, leaves them alone.
 
     :param job_ids: The jobs.
     :param kind: Their kind: ``"sql"``, ``"spark"`` or ``"flink"``.
@@ -120,7 +121,7 @@ class DliJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and fire one event: ``{"outcome": "over" or another, "message": ..., "job_ids": [...]}``."""
         self._began_at = machine.monotonic()
-        self._warm_up()
+        self.warm_up()
         try:
             outcome, message = await self._wait()
             await self._outlast_the_scheduler()
@@ -144,6 +145,11 @@ class DliJobTrigger(BaseTrigger):
     def _is_inline(self) -> bool:
         """Whether no triggerer runs this, but ``dag.test()`` or ``airflow tasks test``, in the process of the task."""
         return self.trigger_id is None and self.task_instance is None
+
+    async def cancel_if_killed(self, *, told_of_a_kill: bool) -> None:
+        """Cancel the jobs, if the task was killed; of a trigger that stands for one that is not ours."""
+        self._began_at = machine.monotonic()
+        await self._cancel_if_killed(told_of_a_kill=told_of_a_kill)
 
     async def _wait(self) -> tuple[str, str]:
         try:
@@ -181,7 +187,7 @@ class DliJobTrigger(BaseTrigger):
             left = min(left, timeout.timestamp() - machine.time() - _BEFORE_TIMEOUT)
         await asyncio.sleep(max(left, 0))
 
-    def _warm_up(self) -> None:
+    def warm_up(self) -> None:
         """Ask Airflow once in each triggerer: its first answer takes many seconds, which a kill does not have."""
         if self.cancel_on_kill and self.task_instance is not None and not shared().channel.is_warm:
             shared().channel.is_warm = True
