@@ -42,11 +42,15 @@ def run(outer):
         return execute(outer, context)
 
 
-def run_killed(outer, dli, *, when="RUNNING"):
-    """Execute a task, and call its ``on_kill`` once it has a job."""
+def is_running(job):
+    return job.status == "RUNNING"
+
+
+def run_killed(outer, dli, *, when=is_running):
+    """Execute a task, and call its ``on_kill`` once there is such a job."""
 
     def kill():
-        dli.wait_until(lambda dli: [job for job in dli.jobs() if job.status == when])
+        dli.wait_until(lambda dli: [job for job in dli.jobs() if when(job)])
         outer.on_kill()
 
     thread = threading.Thread(target=kill)
@@ -85,7 +89,7 @@ class TestKill:
         [job_id] = run(outer)
         outer = outer_of(DliCancelJobOperator(task_id="inner", job_id=job_id, poll_interval=0.1))
         with pytest.raises(DliTaskKilledError):
-            run_killed(outer, dli_local, when=dli_local.job(job_id).status)
+            run_killed(outer, dli_local, when=lambda job: job.cancel_requests)
 
 
 class TestTimeout:
