@@ -123,7 +123,7 @@ def has_to_be_waited_for(
         # What DLI does not know is not worth a deferral: the next look tells.
         if machine.monotonic() >= end and not watcher.is_refused:
             return True
-        client.pause(max(min(watcher.interval, end - machine.monotonic()), 0.25))
+        client.pause(max(min(watcher.interval / 2, end - machine.monotonic()), 0.1))
 
 
 def may_be_cancelled(kind: JobKind[Any], job: Job) -> bool:

@@ -30,7 +30,7 @@ def test_a_sensor_fails_early_when_the_job_failed(airflow: LocalAirflow, dli: Lo
 
 @pytest.mark.matrix
 def test_a_cancel_that_takes_its_time_is_waited_for_in_the_triggerer(airflow: LocalAirflow, dli: LocalDli) -> None:
-    dli.will(matching="deferral cancel", run_for=60, cancel_takes=5)
+    dli.will(matching="deferral cancel", run_for=60, cancel_takes=9)
     run_id = run(airflow, "deferral_cancel")
     [job] = jobs_of(dli, run_id)
     assert job.status == "CANCELLED"

@@ -40,7 +40,7 @@ def play(airflow: LocalAirflow, dli: LocalDli, dag_id: str, seed: int) -> None:
     run_id = f"{dag_id}-{seed}"
     for number in numbers:
         # Long enough to be deferred, and to be met while it runs.
-        dli.will(matching=f"'{run_id}; --', {number} AS", run_for=4)
+        dli.will(matching=f"'{run_id}; --', {number} AS", run_for=8)
     airflow.api.trigger(dag_id, run_id=run_id)
     for number, (process, number_of_signal) in zip(numbers[::2], KILLS, strict=True):
         dli.wait_until(lambda dli, number=number: runs(dli, run_id, number), timeout=pace.seconds(120))

@@ -125,7 +125,7 @@ class Case:
         if self.path is CLEARED_WHEN_DONE:
             return 3
         if self.moment.name == "resume":
-            return 6
+            return 9
         # A triggerer that was lost is missed after 15 seconds only; one that is shut down gives its triggers back.
         if self.path.deferred and self.path.alone and self.path.name != "triggerer-term":
             return 55 if self.path.job == "FINISHED" else 150

@@ -113,7 +113,7 @@ class Stage:
     def _warm_up(self) -> None:
         """Defer a task that nobody kills: with the first one, a triggerer builds an API, and hears of no kill so long."""
         run_id, dag_id = f"warm-up-{time.time():.0f}", "kill_once_deferred"
-        self.dli.will(matching=f"'case {run_id}'", run_for=3)
+        self.dli.will(matching=f"'case {run_id}'", run_for=9)
         self.airflow.api.wait_for_dag(dag_id)
         self.airflow.api.trigger(dag_id, run_id=run_id)
         self.airflow.api.wait_for_state(dag_id, run_id, timeout=120)
