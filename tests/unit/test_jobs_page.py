@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ import pace
 import pytest
 import requests
 from fakes import identity_of
+from lab.jobs_page import chromium
+from playwright.sync_api import expect
 
 from airflow_provider_dli.api.flink import FlinkWork
 from airflow_provider_dli.api.flink_definition import FlinkDefinition
@@ -544,6 +547,94 @@ class TestCancel:
         assert answer.status_code == 403
         assert "does not come from the page DLI jobs" in answer.json()["detail"]
         assert dli_local.job(job_id).status == "RUNNING"
+
+
+# Not for longer: as long as Playwright runs, no other test of the process could run an event loop.
+@pytest.fixture(scope="class")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser, served, as_):
+    """Return a function that opens the page, as a user who may do all."""
+    url, tokens = served
+
+    def open_page():
+        tab = browser.new_page()
+        tab.context.add_cookies([{"name": "_token", "value": tokens["admin"], "url": url}])
+        tab.set_default_timeout(20_000)
+        tab.goto(f"{url}/jobs?connection={as_('admin').conn_id}")
+        return tab
+
+    return open_page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium: apt-get install chromium")
+class TestRowsInABrowser:
+    """Every row that is shown belongs to what was chosen."""
+
+    def test_of_each_choice_and_page(self, open_page, submit, dli_local, monkeypatch):
+        running = submit()
+        hook = DliHook()
+        dli_local.will(times=70)
+        for _ in range(70):
+            hook.submit_sql_job("SELECT 1", tags=MINE.tags())
+        tab = open_page()
+        see(tab, 50)
+        tab.get_by_role("button", name="Older jobs").click()
+        see(tab, 21)
+        tab.get_by_role("button", name="Newer jobs").click()
+        see(tab, 50)
+        choose(tab, "Active")
+        see(tab, 1)
+        choose(tab, "Orphans")
+        see(tab, 0)
+        choose(tab, "All")
+        see(tab, 50)
+        tab.get_by_role("combobox", name="Kind").select_option("spark")
+        see(tab, 0)
+        tab.get_by_role("combobox", name="Kind").select_option("sql")
+        see(tab, 50)
+        monkeypatch.setenv("AIRFLOW_CONN_OF_NOBODY", json.dumps(dli_local.connection(project_id="0" * 32)))
+        tab.get_by_role("combobox", name="Connection").select_option("Other connection…")
+        tab.get_by_label("Connection id").fill("of_nobody")
+        tab.keyboard.press("Enter")
+        see(tab, 0)
+        assert dli_local.job(running).status == "RUNNING"
+
+    def test_of_a_choice_that_cannot_be_read(self, open_page, submit, dli_local):
+        submit()
+        tab = open_page()
+        see(tab, 1)
+        dli_local.fault("*", "status", times=None, status=403)
+        choose(tab, "Active")
+        expect(tab.get_by_role("alert")).not_to_be_empty()
+        expect(tab.locator("#jobs > tr")).to_have_count(0)
+
+    def test_what_was_cancelled_stays_where_it_was_cancelled(self, open_page, submit, dli_local):
+        job_id = submit()
+        tab = open_page()
+        choose(tab, "Active")
+        see(tab, 1)
+        tab.get_by_role("button", name=f"Cancel SQL job {job_id}").click()
+        tab.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+        expect(tab.get_by_role("status")).to_have_text(f"SQL job {job_id} is CANCELLED.")
+        see(tab, 1)
+        tab.get_by_role("combobox", name="Kind").select_option("spark")
+        see(tab, 0)
+
+
+def choose(tab, which):
+    tab.get_by_role("radio", name=which).check(force=True)
+
+
+def see(tab, count):
+    """See so many rows, once the answer is there."""
+    expect(tab.get_by_role("main")).to_have_attribute("aria-busy", "false")
+    expect(tab.locator("#jobs > tr")).to_have_count(count, timeout=10_000)
+    expect(tab.locator("#empty")).to_be_visible(visible=not count)
 
 
 def test_behind_a_proxy_that_names_another_host(as_, submit, monkeypatch):

@@ -16,10 +16,12 @@ const $ = (id) => document.getElementById(id);
 const wanted = { connection: "dli_default", show: "all", kind: "", others: false };
 let places = [null]; // where the pages begin that lead to this one; the last is this one's
 let next = null;
+let view = 0; // counts what the user has chosen to see, one after the other
 let rows = []; // as the server has sent them
+let rowsOf = null; // and the view that they belong to
 let updated = 0;
 let asking = null; // the request under way
-const watched = new Map(); // jobs cancelled here: key of the row -> {row, until}
+const watched = new Map(); // jobs cancelled here: key of the row -> {row, view, connection, until, asked}
 
 // --- the server
 
@@ -38,7 +40,7 @@ async function call(path, options = {}) {
   throw Object.assign(new Error(said), { status: answer.status });
 }
 
-const jobOf = (row) => new URLSearchParams({ connection: wanted.connection, kind: row.kind, job: row.id });
+const jobOf = (row, connection) => new URLSearchParams({ connection, kind: row.kind, job: row.id });
 
 // A refresh that the user has asked for is told to screen readers, and replaces one that is under way.
 async function refresh({ byUser = false } = {}) {
@@ -52,7 +54,10 @@ async function refresh({ byUser = false } = {}) {
   $("main").setAttribute("aria-busy", "true");
   try {
     const found = await call(`api/jobs?${query}`, { signal: mine.signal });
+    // Another answer is waited for by now.
+    if (asking !== mine) return;
     rows = found.rows;
+    rowsOf = view;
     next = found.next;
     updated = Date.now();
     tell(found.problems);
@@ -63,8 +68,10 @@ async function refresh({ byUser = false } = {}) {
     render();
     if (byUser) say(`${rows.length} jobs shown.`, { quiet: true });
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (asking !== mine) return;
     tell([error.message]);
+    // What is shown of another view does not belong here. Of this one, it is better than nothing.
+    if (rowsOf !== view) [rows, next] = [[], null];
     render();
   } finally {
     if (asking === mine) {
@@ -112,9 +119,11 @@ function showConsole(address) {
 const keyOf = (row) => `${row.kind} ${row.id}`;
 
 function render() {
-  // What was cancelled here stays in sight, also where a list of active jobs does not have it any more.
+  // What was cancelled here stays visible, also where a list of active jobs does not have it any more.
   const listed = new Map(rows.map((row) => [keyOf(row), row]));
-  for (const [key, { row }] of watched) if (!listed.has(key) || !row.is_active) listed.set(key, row);
+  for (const [key, each] of watched) {
+    if (listed.has(key) ? !each.row.is_active : each.view === view) listed.set(key, each.row);
+  }
   const shown = [...listed.values()].sort((one, other) => (other.submitted ?? "").localeCompare(one.submitted ?? ""));
 
   const focus = document.activeElement?.closest?.("tr") ? document.activeElement.dataset.focus : null;
@@ -126,7 +135,8 @@ function render() {
     return line;
   });
   // A line that stays is not moved: moved, it would lose the focus.
-  for (const line of $("jobs").children) if (!lines.includes(line)) line.remove();
+  // Not of `children`, which changes meanwhile.
+  for (const line of old.values()) if (!lines.includes(line)) line.remove();
   lines.forEach((line, index) => {
     if ($("jobs").children[index] !== line) $("jobs").insertBefore(line, $("jobs").children[index] ?? null);
   });
@@ -134,8 +144,8 @@ function render() {
     (document.querySelector(`[data-focus="${CSS.escape(focus)}"]`) ?? $("main")).focus({ preventScroll: true });
   }
 
-  $("empty").hidden = shown.length > 0;
-  text($("empty"), shown.length ? "" : next ? "None among the jobs looked at so far. There are older ones." : emptiness());
+  $("empty").hidden = shown.length > 0 || rowsOf !== view;
+  text($("empty"), $("empty").hidden ? "" : next ? "None among the jobs looked at so far. There are older ones." : emptiness());
   $("older").hidden = !next;
   $("newer").hidden = places.length < 2;
 }
@@ -218,15 +228,16 @@ function ask(row) {
 }
 
 async function cancel(row) {
-  const mine = { row, until: Date.now() + WATCH_FOR, asked: true };
+  const mine = { row, view, connection: wanted.connection, until: Date.now() + WATCH_FOR, asked: true };
   watched.set(keyOf(row), mine);
   render();
   try {
-    const body = JSON.stringify(Object.fromEntries(jobOf(row)));
+    const body = JSON.stringify(Object.fromEntries(jobOf(row, mine.connection)));
     say((await call("api/cancel", { method: "POST", headers: HEADERS, body })).outcome);
     watch(mine);
   } catch (error) {
-    watched.delete(keyOf(row));
+    // After a change of the connection, it may be another one.
+    if (watched.get(keyOf(row)) === mine) watched.delete(keyOf(row));
     say(error.message);
     render();
   }
@@ -234,19 +245,19 @@ async function cancel(row) {
 
 // Look at a job until it is over.
 async function watch(mine) {
-  const connection = wanted.connection;
-  while (mine.row.is_active && Date.now() < mine.until && connection === wanted.connection) {
+  const isShown = () => mine.connection === wanted.connection;
+  while (mine.row.is_active && Date.now() < mine.until && isShown()) {
     await new Promise((go) => setTimeout(go, WATCH_EVERY));
     try {
-      mine.row = await call(`api/job?${jobOf(mine.row)}`);
+      mine.row = await call(`api/job?${jobOf(mine.row, mine.connection)}`);
     } catch (error) {
       if ([401, 403].includes(error.status)) break;
       if (error.status === 404) mine.row = { ...mine.row, status: "deleted", state: "CANCELLED", is_active: false, may_cancel: false };
     }
-    if (connection === wanted.connection) render();
+    if (isShown()) render();
   }
   mine.asked = false;
-  if (connection !== wanted.connection) return;
+  if (!isShown()) return;
   if (!mine.row.is_active) say(`${mine.row.title} is ${mine.row.status}.`);
   render();
 }
@@ -257,9 +268,10 @@ function show(change, { from = [null] } = {}) {
   const other = change.connection !== undefined && change.connection !== wanted.connection;
   Object.assign(wanted, change);
   places = from;
+  view += 1;
   if (other) {
     watched.clear();
-    rows = [];
+    [rows, next] = [[], null];
     render();
   }
   const query = new URLSearchParams({ connection: wanted.connection, show: wanted.show, kind: wanted.kind });
