@@ -33,6 +33,11 @@ class Rights:
         self.user = user
         self._manager: Any = get_auth_manager()
 
+    @property
+    def user_id(self) -> str:
+        """What tells the user from all others."""
+        return str(self.user.get_id())
+
     def dags(self, dag_ids: Iterable[str], method: Method) -> set[str]:
         """Return those DAGs whose runs the user may see (``GET``) or edit (``PUT``)."""
         questions = {

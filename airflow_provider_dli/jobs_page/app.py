@@ -24,8 +24,10 @@ from airflow_provider_dli.jobs_page import cancel
 from airflow_provider_dli.jobs_page.access import Rights, foreign
 from airflow_provider_dli.jobs_page.lists import (
     Places,
+    Purpose,
     Reading,
     Shared,
+    Turn,
     beginning,
     client_of,
     in_time,
@@ -33,7 +35,6 @@ from airflow_provider_dli.jobs_page.lists import (
     places_of_text,
 )
 from airflow_provider_dli.jobs_page.rows import Deployment, Row, View
-from airflow_provider_dli.threads import run_in_thread
 
 # How many jobs one answer holds, at most.
 _JOBS = 50
@@ -130,7 +131,8 @@ async def _jobs(
 ) -> dict[str, Any]:
     view = await run_in_threadpool(View, rights, conn_id, deployment)
     others = others and view.may_see_others
-    reading = Reading(_shared, conn_id, {} if others else deployment.tags, begin)
+    turn = Turn(rights.user_id, conn_id)
+    reading = Reading(_shared, turn, {} if others else deployment.tags, begin)
     rows: list[Row] = []
     if begin and not (show == "orphans" and deployment.without_orphans):
         await reading.begin()
@@ -145,27 +147,31 @@ async def _jobs(
         "problems": list(dict.fromkeys(map(str, reading.problems.values()))),
         "without_orphans": deployment.without_orphans,
         "may_see_others": view.may_see_others,
-        "console": await _shared.get((conn_id, "console"), lambda: client_of(conn_id).access.connection().console_url),
+        "console": await _shared.get(
+            (conn_id, "console"), lambda: client_of(conn_id).access.connection().console_url, turn
+        ),
     }
 
 
 @app.get("/api/job")
 async def job(user: GetUserDep, conn_id: ConnId, kind: str, job: str) -> Row:
     """Return one job, such as one that was cancelled a moment ago."""
-    return (await in_time(_look(Rights(user), conn_id, kind, job)))[1]
+    rights = Rights(user)
+    return (await in_time(_look(rights, Turn(rights.user_id, conn_id), kind, job)))[1]
 
 
 @app.post("/api/cancel", dependencies=[Depends(_require_our_page)])
 async def cancel_job(user: GetUserDep, body: Which) -> dict[str, str]:
     """Cancel a job, and say what became of it."""
     rights = Rights(user)
-    found, row = await in_time(_look(rights, body.connection, body.kind, body.job))
+    turn = Turn(rights.user_id, body.connection, Purpose.CANCEL)
+    found, row = await in_time(_look(rights, turn, body.kind, body.job))
     if found.state.is_active:
         if not row["may_cancel"]:
             raise HTTPException(403, f"You may not cancel {found}: {_NEEDED[row['note'] is None]}")
         stop = partial(cancel.cancel, rights, body.connection, found, is_ours=row["note"] is None)
         try:
-            outcome = await in_time(run_in_thread(stop))
+            outcome = await in_time(_shared.do(stop, turn))
         finally:
             _shared.forget(body.connection)
     else:
@@ -179,8 +185,9 @@ _NEEDED = {
 }
 
 
-async def _look(rights: Rights, conn_id: str, kind: str, job_id: str) -> tuple[Job, Row]:
-    found = await _shared.get((conn_id, "job", kind, job_id), lambda: cancel.look(conn_id, kind, job_id))
+async def _look(rights: Rights, turn: Turn, kind: str, job_id: str) -> tuple[Job, Row]:
+    conn_id = turn.conn_id
+    found = await _shared.get((conn_id, "job", kind, job_id), lambda: cancel.look(conn_id, kind, job_id), turn)
     row = await run_in_threadpool(cancel.row_of, rights, conn_id, found)
     if row is None:
         raise HTTPException(403, f"You may not see {found}.")

@@ -3,7 +3,8 @@ Reads DLI's lists of jobs for the page, without waiting in the event loop.
 
 A list is read page by page, as far as one answer needs it. What is asked twice within a few seconds is asked of DLI
 once, however many tabs are open; and what DLI has not answered in time is an error for those who wait, not a thread
-more for each of them.
+more for each of them. Nobody waits for what others have asked, or for another connection, and a cancel does not wait
+for lists.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 from airflow_provider_dli import compat, machine
 from airflow_provider_dli.api.job_kind import Query
@@ -36,7 +40,7 @@ _FRESH_FOR = 4.0
 WITHIN = 15.0
 # How long one call may take, and after how long it is not repeated, in seconds.
 _PATIENCE = Patience(give_up_after=4.0, within=10.0)
-# How many calls are under way at the same time, in one process.
+# How many calls one turn has under way at the same time, in one process.
 _AT_ONCE = 8
 # How many pages of DLI's lists one answer reads, after the first of each: who may see few jobs goes on by a click.
 _MOST_PAGES = 10
@@ -59,28 +63,52 @@ def client_of(conn_id: str) -> DliClient:
     return DliHook(conn_id).client.patient(_PATIENCE)
 
 
+class Purpose(Enum):
+    """What DLI is asked for."""
+
+    LOOK = "look"
+    CANCEL = "cancel"
+
+
+class Turn(NamedTuple):
+    """
+    Whose calls wait for each other.
+
+    :param user: Id of the user who asks.
+    :param conn_id: The connection.
+    :param purpose: What for.
+    """
+
+    user: str
+    conn_id: str
+    purpose: Purpose = Purpose.LOOK
+
+
 class Shared:
     """What threads have found a moment ago, for all who ask; of one event loop."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, tuple[asyncio.Task[Any], float]] = {}
-        self._turn = asyncio.Semaphore(_AT_ONCE)
+        # As long as somebody holds one, or waits for it.
+        self._slots: WeakValueDictionary[Turn, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def get(self, key: tuple[Hashable, ...], find: Callable[[], T]) -> T:
+    async def get(self, key: tuple[Hashable, ...], find: Callable[[], T], turn: Turn) -> T:
         """
         Return what ``find`` has found in a thread, now or a moment ago.
 
         :param key: What is found; begins with the connection.
+        :param turn: Whose turn it takes.
         :raises DliTemporaryError: It takes too long.
         """
-        now = machine.monotonic()
-        task, fresh_until = self._found.get(key, (None, 0.0))
-        if task is None or (task.done() and now > fresh_until):
-            self._found = {each: kept for each, kept in self._found.items() if not kept[0].done() or now <= kept[1]}
-            task = asyncio.create_task(self._find(key, find))
-            # When nobody has waited long enough, nobody hears of its error.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._found[key] = task, float("inf")
+        if (task := self._fresh(key)) is None:
+            slots = await self._slot(turn)
+            # Others may have begun with it meanwhile. What they wait for themselves is not shared.
+            if (task := self._fresh(key)) is None:
+                task = self._begin(slots, find)
+                task.add_done_callback(partial(self._keep, key))
+                self._found[key] = task, float("inf")
+            else:
+                slots.release()
         # When this request ends, the task goes on: others may wait for the same.
         done, _ = await asyncio.wait([task], timeout=WITHIN)
         if not done:
@@ -88,17 +116,40 @@ class Shared:
         found: T = task.result()
         return found
 
+    async def do(self, work: Callable[[], T], turn: Turn) -> T:
+        """Do something in a thread. Once begun, it goes on when nobody waits for it any more."""
+        return await asyncio.shield(self._begin(await self._slot(turn), work))
+
     def forget(self, conn_id: str) -> None:
-        """Ask anew for what belongs to a connection, for one of its jobs has changed."""
+        """Ask again for what belongs to a connection, because one of its jobs has changed."""
         self._found = {key: kept for key, kept in self._found.items() if not _is_of(key, conn_id)}
 
-    async def _find(self, key: Hashable, find: Callable[[], T]) -> T:
-        try:
-            async with self._turn:
-                return await run_in_thread(find)
-        finally:
-            if key in self._found and self._found[key][0] is asyncio.current_task():
-                self._found[key] = self._found[key][0], machine.monotonic() + _FRESH_FOR
+    def _fresh(self, key: Hashable) -> asyncio.Task[Any] | None:
+        now = machine.monotonic()
+        self._found = {each: kept for each, kept in self._found.items() if not kept[0].done() or now <= kept[1]}
+        return self._found[key][0] if key in self._found else None
+
+    def _keep(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        if key in self._found and self._found[key][0] is task:
+            self._found[key] = task, machine.monotonic() + _FRESH_FOR
+
+    async def _slot(self, turn: Turn) -> asyncio.Semaphore:
+        slots = self._slots.setdefault(turn, asyncio.Semaphore(_AT_ONCE))
+        await slots.acquire()
+        return slots
+
+    def _begin(self, slots: asyncio.Semaphore, work: Callable[[], T]) -> asyncio.Task[T]:
+        """Begin with something in a thread, and give the slot back at its end."""
+        task = asyncio.create_task(run_in_thread(work))
+
+        def end(done: asyncio.Task[T]) -> None:
+            slots.release()
+            # When nobody has waited long enough, nobody hears of its error.
+            if not done.cancelled():
+                done.exception()
+
+        task.add_done_callback(end)
+        return task
 
 
 def _is_of(key: Hashable, conn_id: str) -> bool:
@@ -174,14 +225,14 @@ class Reading:
     Reads several lists together, newest job first.
 
     :param shared: Asks DLI.
-    :param conn_id: The connection.
+    :param turn: Who asks, and by which connection.
     :param tags: Narrows the lists, where DLI can.
     :param places: Where to go on.
     """
 
-    def __init__(self, shared: Shared, conn_id: str, tags: Mapping[str, str], places: Places) -> None:
+    def __init__(self, shared: Shared, turn: Turn, tags: Mapping[str, str], places: Places) -> None:
         self._shared = shared
-        self._conn_id = conn_id
+        self._turn = turn
         self._tags = dict(tags)
         self._places = dict(places)
         self._pages: dict[List, _Page] = {}
@@ -246,8 +297,9 @@ class Reading:
         tags = tuple(sorted(self._tags.items()))
         try:
             page = await self._shared.get(
-                (self._conn_id, "list", which, tags, place.page, place.offset),
-                lambda: _read(self._conn_id, which, self._tags, place),
+                (self._turn.conn_id, "list", which, tags, place.page, place.offset),
+                lambda: _read(self._turn.conn_id, which, self._tags, place),
+                self._turn,
             )
         except DliError as error:
             self.problems[which] = error

@@ -342,6 +342,42 @@ class TestMany:
             assert as_("viewer").get("api/choices").status_code == 200
             assert not any(each.done() for each in slow)
 
+    @pytest.fixture
+    def hang(self, dli_local):
+        """Return a function that has a client ask for 30 lists of Flink jobs that DLI does not answer."""
+        tabs = ThreadPoolExecutor(30)
+
+        def hang(client):
+            dli_local.fault("flink_list", "hang", times=None, seconds=60)
+            places = [f'[["flink","",7,{number},0]]' for number in range(600, 630)]
+            asked = [tabs.submit(client.get, "api/jobs", places=place) for place in places]
+            dli_local.wait_until(lists)
+            return lambda: not any(each.done() for each in asked)
+
+        yield hang
+        dli_local.clear_faults()
+        # Whatever hangs is cut off, and answered when it is asked again.
+        dli_local.restart()
+        tabs.shutdown()
+
+    @pytest.mark.parametrize("where", ["elsewhere", "here"])
+    def test_nobody_else_waits_for_lists_that_hang(self, as_, submit, hang, monkeypatch, dli_local, where):
+        mine, theirs = as_("admin"), as_("viewer")
+        if where == "elsewhere":
+            theirs.conn_id = "of_a_dli_that_hangs"
+            monkeypatch.setenv(f"AIRFLOW_CONN_{theirs.conn_id.upper()}", json.dumps(dli_local.connection()))
+        job_id = submit()
+        is_hanging = hang(theirs)
+        assert list(mine.rows(kind="sql")) == [job_id]
+        assert mine.cancel(job_id).status_code == 200
+        assert is_hanging()
+
+    def test_nor_does_a_cancel_of_the_same_user(self, as_, submit, hang):
+        job_id = submit()
+        is_hanging = hang(as_("admin"))
+        assert as_("admin").cancel(job_id).status_code == 200
+        assert is_hanging()
+
     def test_nor_for_ever(self, as_, dli_local, monkeypatch):
         monkeypatch.setattr("airflow_provider_dli.jobs_page.lists.WITHIN", 1)
         dli_local.fault("*", "hang", times=None, seconds=3)
