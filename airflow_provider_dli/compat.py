@@ -211,11 +211,30 @@ def connections_in_database(conn_type: str) -> list[str]:
         return [str(conn_id) for conn_id in session.scalars(wanted)]
 
 
-def team_of_dag(dag_id: str) -> str | None:
-    """Return the team that a DAG belongs to; None where Airflow has no teams. Of the api-server."""
-    from airflow.models.dag import DagModel
+def teams_of_dags(dag_ids: Collection[str]) -> dict[str, str | None]:
+    """
+    Return the teams that DAGs belong to; None for one that belongs to all, or to nobody in particular.
 
-    return DagModel.get_team_name(dag_id) if _has_teams() else None
+    With several teams, a DAG that is gone, or whose bundle is, is not in the answer: its team cannot be told any more.
+    Of the api-server.
+    """
+    if not _has_teams() or not dag_ids:
+        return dict.fromkeys(dag_ids)
+    from airflow.models.dag import DagModel
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.models.team import Team
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    # Not `DagModel.get_team_name`, which keeps what it has said, also of a DAG that is about to come.
+    wanted = (
+        select(DagModel.dag_id, Team.name)
+        .join(DagBundleModel, DagModel.bundle_name == DagBundleModel.name)
+        .outerjoin(DagBundleModel.teams)
+        .where(DagModel.dag_id.in_(dag_ids), DagBundleModel.active.is_(True))
+    )
+    with create_session() as session:
+        return {row.dag_id: row.name for row in session.execute(wanted)}
 
 
 def team_of_connection(conn_id: str) -> str | None:
@@ -223,6 +242,16 @@ def team_of_connection(conn_id: str) -> str | None:
     from airflow.models import Connection
 
     return Connection.get_team_name(conn_id) if _has_teams() else None
+
+
+def connection_of_server(conn_id: str) -> Connection:
+    """Ask for a connection as the api-server may: also for one that belongs to a team."""
+    team = team_of_connection(conn_id)
+    if team is None:
+        return connection(conn_id)
+    from airflow.models import Connection
+
+    return Connection.get_connection_from_secrets(conn_id, team_name=team)
 
 
 def _has_teams() -> bool:

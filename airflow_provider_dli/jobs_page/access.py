@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -38,15 +38,19 @@ class Rights:
         """What tells the user from all others."""
         return str(self.user.get_id())
 
-    def dags(self, dag_ids: Iterable[str], method: Method) -> set[str]:
-        """Return those DAGs whose runs the user may see (``GET``) or edit (``PUT``)."""
+    def dags(self, teams: Mapping[str, str | None], method: Method) -> set[str]:
+        """
+        Return those DAGs whose runs the user may see (``GET``) or edit (``PUT``).
+
+        :param teams: The DAGs, each with its team.
+        """
         questions = {
             dag_id: {
                 "method": method,
                 "access_entity": DagAccessEntity.RUN,
-                "details": DagDetails(id=dag_id, team_name=compat.team_of_dag(dag_id)),
+                "details": DagDetails(id=dag_id, team_name=team),
             }
-            for dag_id in dag_ids
+            for dag_id, team in teams.items()
         }
         # Most users may do it with all of them, and some auth managers send a request for each question.
         if not questions or self._manager.batch_is_authorized_dag(list(questions.values()), user=self.user):
@@ -61,6 +65,10 @@ class Rights:
         """Whether the user may read (``GET``) or edit (``PUT``) a connection."""
         details = ConnectionDetails(conn_id=conn_id, team_name=compat.team_of_connection(conn_id))
         return bool(self._manager.is_authorized_connection(method=method, details=details, user=self.user))
+
+    def use_of_connection(self, conn_id: str) -> bool:
+        """Whether the page may ask DLI by a connection for the user, who may not read it: not by one of a team."""
+        return compat.team_of_connection(conn_id) is None
 
     def connections(self) -> list[str]:
         """Return the connections to choose from: the default one, and those of Airflow's database the user may read."""

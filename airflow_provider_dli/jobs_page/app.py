@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ from airflow_provider_dli.jobs_page.lists import (
     places_of_text,
 )
 from airflow_provider_dli.jobs_page.rows import Deployment, Row, View
+
+log = logging.getLogger(__name__)
 
 # How many jobs one answer holds, at most.
 _JOBS = 50
@@ -123,15 +126,33 @@ async def jobs(
         begin = places_of_text(places) if places else beginning(kinds, active=show != "all")
     except (ValueError, TypeError, RecursionError) as error:
         raise HTTPException(400, f"places: {error}") from None
-    return await in_time(_jobs(Rights(user), conn_id, Deployment.here(), show, others, begin))
+    turn = Turn(Rights(user).user_id, conn_id)
+    deployment = Deployment.here()
+    view = await run_in_threadpool(View, Rights(user), conn_id, deployment)
+    found: dict[str, Any] = {"rows": [], "next": None, "problems": [], "console": None}
+    try:
+        if view.may_ask:
+            found = await in_time(_jobs(view, turn, deployment, show, others, begin))
+    except Exception as error:  # whatever it is, it tells something of the connection
+        if view.may_see_others:
+            raise
+        log.debug("Not shown to a user who may not read connection %r: %s", conn_id, error)
+    if not view.may_see_others:
+        found |= {"problems": _hidden(bool(found["rows"]), bool(found["problems"])), "console": None}
+    return {**found, "without_orphans": deployment.without_orphans, "may_see_others": view.may_see_others}
+
+
+def _hidden(has_rows: bool, has_problems: bool) -> list[str]:
+    """Return what a user hears of problems who may not read the connection: that must not tell whether there is one."""
+    if not has_rows:
+        return ["Jobs may be missing. Only users who may read the connection see whether it exists and works."]
+    return ["Some jobs could not be read. Users who may read the connection see why."] if has_problems else []
 
 
 async def _jobs(
-    rights: Rights, conn_id: str, deployment: Deployment, show: str, others: bool, begin: Places
+    view: View, turn: Turn, deployment: Deployment, show: str, others: bool, begin: Places
 ) -> dict[str, Any]:
-    view = await run_in_threadpool(View, rights, conn_id, deployment)
     others = others and view.may_see_others
-    turn = Turn(rights.user_id, conn_id)
     reading = Reading(_shared, turn, {} if others else deployment.tags, begin)
     rows: list[Row] = []
     if begin and not (show == "orphans" and deployment.without_orphans):
@@ -145,10 +166,8 @@ async def _jobs(
         "rows": rows,
         "next": places_in_text(reading.places),
         "problems": list(dict.fromkeys(map(str, reading.problems.values()))),
-        "without_orphans": deployment.without_orphans,
-        "may_see_others": view.may_see_others,
         "console": await _shared.get(
-            (conn_id, "console"), lambda: client_of(conn_id).access.connection().console_url, turn
+            (turn.conn_id, "console"), lambda: client_of(turn.conn_id).access.connection().console_url, turn
         ),
     }
 
@@ -157,7 +176,8 @@ async def _jobs(
 async def job(user: GetUserDep, conn_id: ConnId, kind: str, job: str) -> Row:
     """Return one job, such as one that was cancelled a moment ago."""
     rights = Rights(user)
-    return (await in_time(_look(rights, Turn(rights.user_id, conn_id), kind, job)))[1]
+    _, row, _ = await _look(rights, Turn(rights.user_id, conn_id), kind, job)
+    return row
 
 
 @app.post("/api/cancel", dependencies=[Depends(_require_our_page)])
@@ -165,13 +185,17 @@ async def cancel_job(user: GetUserDep, body: Which) -> dict[str, str]:
     """Cancel a job, and say what became of it."""
     rights = Rights(user)
     turn = Turn(rights.user_id, body.connection, Purpose.CANCEL)
-    found, row = await in_time(_look(rights, turn, body.kind, body.job))
+    found, row, view = await _look(rights, turn, body.kind, body.job)
     if found.state.is_active:
         if not row["may_cancel"]:
             raise HTTPException(403, f"You may not cancel {found}: {_NEEDED[row['note'] is None]}")
         stop = partial(cancel.cancel, rights, body.connection, found, is_ours=row["note"] is None)
         try:
             outcome = await in_time(_shared.do(stop, turn))
+        except DliError as error:
+            if view.may_see_others:
+                raise
+            raise HTTPException(502, _FAILED.format(found)) from error
         finally:
             _shared.forget(body.connection)
     else:
@@ -185,10 +209,26 @@ _NEEDED = {
 }
 
 
-async def _look(rights: Rights, turn: Turn, kind: str, job_id: str) -> tuple[Job, Row]:
-    conn_id = turn.conn_id
-    found = await _shared.get((conn_id, "job", kind, job_id), lambda: cancel.look(conn_id, kind, job_id), turn)
-    row = await run_in_threadpool(cancel.row_of, rights, conn_id, found)
-    if row is None:
-        raise HTTPException(403, f"You may not see {found}.")
-    return found, row
+_FAILED = (
+    "{} may still run: the cancel failed. The api-server's log says why, and so does this page to users who may read "
+    "the connection."
+)
+
+
+async def _look(rights: Rights, turn: Turn, kind: str, job_id: str) -> tuple[Job, Row, View]:
+    conn_id, question = turn.conn_id, cancel.question(kind, job_id)
+    view = await run_in_threadpool(View, rights, conn_id, Deployment.here())
+    key = (conn_id, "job", kind, job_id)
+    rows: list[Row] = []
+    try:
+        if view.may_ask:
+            found = await in_time(_shared.get(key, lambda: client_of(conn_id).send(question), turn))
+            rows = await run_in_threadpool(view.rows, [found])
+    except Exception as error:  # see above
+        if view.may_see_others:
+            raise
+        log.debug("Not shown to a user who may not read connection %r: %s", conn_id, error)
+    if not rows:
+        # The same, whatever the reason, for users who may not read the connection.
+        raise HTTPException(403, "You may not see this job, or it cannot be read.")
+    return found, rows[0], view

@@ -12,11 +12,12 @@ from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import DliError
 from airflow_provider_dli.jobs_page.access import Rights
 from airflow_provider_dli.jobs_page.lists import client_of
-from airflow_provider_dli.jobs_page.rows import Deployment, Row, View, task_instance
+from airflow_provider_dli.jobs_page.rows import task_instance
 from airflow_provider_dli.sweep.verdict import submitter
 from airflow_provider_dli.text import clean
 
 if TYPE_CHECKING:
+    from airflow_provider_dli.api.call import Call
     from airflow_provider_dli.job import Job
 
 log = logging.getLogger(__name__)
@@ -25,21 +26,15 @@ log = logging.getLogger(__name__)
 _EVENT = "dli_cancel_job"
 
 
-def look(conn_id: str, kind_name: str, job_id: str) -> Job:
+def question(kind_name: str, job_id: str) -> Call[Job]:
     """
-    Ask DLI for a job, with all that tells whose it is; in a thread.
+    Return the call that asks DLI for a job, with all that tells whose it is.
 
-    :raises DliNotFoundError: DLI knows no such job.
+    :raises DliValueError: There is no such kind, or no job can have this id.
     """
     kind = kind_of(kind_name)
     # Of some kinds, the status is no more than a word.
-    return client_of(conn_id).send((kind.detail or kind.status)(job_id))
-
-
-def row_of(rights: Rights, conn_id: str, job: Job) -> Row | None:
-    """Return the row of a job; None when the user may not see it. In a thread."""
-    rows = View(rights, conn_id, Deployment.here()).rows([job])
-    return rows[0] if rows else None
+    return (kind.detail or kind.status)(job_id)
 
 
 def cancel(rights: Rights, conn_id: str, job: Job, *, is_ours: bool) -> str:
@@ -61,7 +56,9 @@ def cancel(rights: Rights, conn_id: str, job: Job, *, is_ours: bool) -> str:
         urgent = client.patient(replace(client.patience, is_urgent=True))
         outcome = str(urgent.cancel(kind_of(job.kind), job.id))
     except DliError as error:
-        outcome = str(error)
+        log.warning("%s", error)
+        # Not with DLI's words: users read it who may not read the connection.
+        outcome = "failed, the api-server's log says why"
         raise
     finally:
         _write_down(rights, conn_id, job, outcome, is_ours)

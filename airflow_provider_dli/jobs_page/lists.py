@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -22,15 +23,17 @@ from weakref import WeakValueDictionary
 from airflow_provider_dli import compat, machine
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.api.kinds import KINDS, kind_of
-from airflow_provider_dli.client.connection import CONN_TYPE
+from airflow_provider_dli.client.access import Access
+from airflow_provider_dli.client.client import DliClient
+from airflow_provider_dli.client.connection import CONN_TYPE, DliConnection
 from airflow_provider_dli.client.patience import Patience
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliTemporaryError, DliValueError
-from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from airflow_provider_dli.client.client import DliClient
     from airflow_provider_dli.job import Job
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -50,17 +53,17 @@ def client_of(conn_id: str) -> DliClient:
     """
     Return a client for a connection of type ``dli``; for threads only.
 
-    :raises DliValueError: There is no such connection. The text is the same for one of another type: who may not read
-        connections learns nothing of those.
+    :raises DliValueError: There is no such connection. The text is the same for one of another type.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     conn_type = None
     with contextlib.suppress(AirflowNotFoundException):
-        conn_type = compat.connection(conn_id).conn_type
+        conn_type = compat.connection_of_server(conn_id).conn_type
     if conn_type != CONN_TYPE:
         raise DliValueError(f"There is no connection {conn_id!r} of type {CONN_TYPE}.", field="conn_id")
-    return DliHook(conn_id).client.patient(_PATIENCE)
+    access = Access(lambda: DliConnection.from_airflow(compat.connection_of_server(conn_id)), log)
+    return DliClient(access, log).patient(_PATIENCE)
 
 
 class Purpose(Enum):

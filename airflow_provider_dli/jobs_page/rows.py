@@ -66,6 +66,8 @@ class View:
         # Of jobs that belong to no DAG of this Airflow, its rights on the connection decide.
         self.may_see_others = rights.connection(conn_id, "GET")
         self._may_cancel_others = self.may_see_others and rights.connection(conn_id, "PUT")
+        #: Whether the page asks DLI for this user at all.
+        self.may_ask = self.may_see_others or rights.use_of_connection(conn_id)
 
     def rows(self, jobs: Sequence[Job], *, others: bool = True, only_orphans: bool = False) -> list[Row]:
         """
@@ -80,24 +82,32 @@ class View:
             {task_instance(each) for each in submitters.values() if not each.problem}
         )
         ours = {job.id for job in jobs if self._is_ours(job, submitters[job.id], states)}
-        readable = self._rights.dags((submitters[job_id].dag_id for job_id in ours), "GET")
+        teams = compat.teams_of_dags({submitters[job_id].dag_id for job_id in ours})
+        # Of a job whose DAG is gone, and its team with it, nobody has a right to the DAG.
+        of_dags = {job_id for job_id in ours if submitters[job_id].dag_id in teams}
+        readable = self._rights.dags(teams, "GET")
         shown = [
             job
             for job in jobs
-            if (submitters[job.id].dag_id in readable if job.id in ours else others and self.may_see_others)
+            if (
+                submitters[job.id].dag_id in readable
+                if job.id in of_dags
+                else self.may_see_others and (others or job.id in ours)
+            )
         ]
         orphans = self._orphans([job for job in shown if job.id in ours], submitters, states)
         if only_orphans:
             shown = [job for job in shown if job.id in orphans]
         active = {job.id for job in shown if job.state.is_active}
-        editable = self._rights.dags((submitters[job_id].dag_id for job_id in ours & active), "PUT")
+        wanted = {submitters[job_id].dag_id for job_id in of_dags & active}
+        editable = self._rights.dags({dag_id: teams[dag_id] for dag_id in wanted}, "PUT")
         return [
             {
                 **_row(job, submitters[job.id], states),
                 "orphan": orphans.get(job.id),
                 "note": None if job.id in ours else self._note(job, submitters[job.id]),
                 "may_cancel": job.id in active
-                and (submitters[job.id].dag_id in editable if job.id in ours else self._may_cancel_others),
+                and (submitters[job.id].dag_id in editable if job.id in of_dags else self._may_cancel_others),
             }
             for job in shown
         ]

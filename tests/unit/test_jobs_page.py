@@ -381,7 +381,7 @@ class TestMany:
     def test_nor_for_ever(self, as_, dli_local, monkeypatch):
         monkeypatch.setattr("airflow_provider_dli.jobs_page.lists.WITHIN", 1)
         dli_local.fault("*", "hang", times=None, seconds=3)
-        answer = as_("viewer").get("api/jobs")
+        answer = as_("op").get("api/jobs")
         assert (answer.status_code, answer.json()) == (502, {"detail": "No complete answer within 1 s."})
 
     @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ class TestMany:
 
 class TestProblems:
     def test_what_the_hook_says_of_a_refused_password(self, as_, dli_local, monkeypatch):
-        client = as_("viewer")
+        client = as_("op")
         wrong = {**dli_local.connection(), "password": "mistyped-secret"}
         monkeypatch.setenv(f"AIRFLOW_CONN_{client.conn_id.upper()}", json.dumps(wrong))
         for _ in range(3):
@@ -417,7 +417,7 @@ class TestProblems:
         assert len(dli_local.requests(call="token")) == 1
 
     def test_a_refused_key_is_sent_once(self, as_, dli_local, monkeypatch):
-        client = as_("viewer")
+        client = as_("op")
         wrong = {**dli_local.connection("ak_sk"), "password": "mistyped"}
         monkeypatch.setenv(f"AIRFLOW_CONN_{client.conn_id.upper()}", json.dumps(wrong))
         assert client.get("api/jobs", show="active").status_code == 502
@@ -427,17 +427,20 @@ class TestProblems:
     def test_a_kind_that_the_user_of_the_connection_may_not_list_does_not_hide_the_others(self, as_, submit, dli_local):
         job_id = submit()
         dli_local.fault("spark_list", "status", times=None, status=403)
-        found = as_("viewer").jobs()
+        found = as_("op").jobs()
         assert [row["id"] for row in found["rows"]] == [job_id]
         [problem] = found["problems"]
         assert problem.startswith("list of Spark batches failed")
         assert found["next"] is None
+        hidden = as_("viewer").jobs()
+        assert [row["id"] for row in hidden["rows"]] == [job_id]
+        assert hidden["problems"] == ["Some jobs could not be read. Users who may read the connection see why."]
 
     @pytest.mark.parametrize(
         "connection", [None, {"conn_type": "http", "host": "https://example.org", "password": "x"}]
     )
     def test_no_connection_of_dli(self, as_, monkeypatch, connection, dli_local):
-        client = as_("viewer")
+        client = as_("op")
         name = f"AIRFLOW_CONN_{client.conn_id.upper()}"
         monkeypatch.setenv(name, json.dumps(connection)) if connection else monkeypatch.delenv(name)
         answer = client.get("api/jobs")
@@ -494,6 +497,190 @@ class TestAccess:
             assert "style=" not in text
 
 
+# What goes wrong with a connection, and would be told.
+BROKEN = {
+    "absent": None,
+    "of-another-type": {"conn_type": "http", "host": "https://example.org"},
+    "empty": {"host": "", "extra": {}, "login": None, "password": None},
+    "wrong-password": {"password": "mistyped"},
+    "wrong-project": {"extra": {"project_id": "0" * 32}},
+    "wrong-field": {"extra": {"auth_type": "magic"}},
+    "unreadable": "{",
+}
+
+
+class TestUsersWhoMayNotReadTheConnection:
+    """They learn nothing of it but the jobs of DAGs that they may see."""
+
+    @pytest.fixture(params=BROKEN)
+    def broken(self, request, as_, dli_local, monkeypatch):
+        """Return a function that gives the client of a role, which looks at a connection of no use."""
+        conn_id, change = f"broken_{next(connections)}", BROKEN[request.param]
+        fields = dli_local.connection()
+        if isinstance(change, str):
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", change)
+        elif change is not None:
+            changed = {**fields, **change, "extra": {**fields["extra"], **change.get("extra", {})}}
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(changed))
+
+        def make(role):
+            client = as_(role)
+            client.conn_id = conn_id
+            return client
+
+        return make
+
+    @pytest.mark.parametrize("role", ["viewer", "user"])
+    def test_every_connection_without_their_jobs_looks_alike(self, as_, broken, submit, role):
+        submit(tags={})
+        healthy = as_(role)
+        for path, query in [
+            ("api/jobs", {}),
+            ("api/jobs", {"show": "active", "kind": "sql", "others": "true"}),
+            ("api/job", {"kind": "sql", "job": "8ecb0777-9c70-4529-9935-29ea0946039c"}),
+        ]:
+            one, other = (each.get(path, **query) for each in (broken(role), healthy))
+            assert (one.status_code, one.text.replace(broken(role).conn_id, "?")) == (
+                other.status_code,
+                other.text.replace(healthy.conn_id, "?"),
+            )
+        one, other = (each.cancel("8ecb0777-9c70-4529-9935-29ea0946039c") for each in (broken(role), healthy))
+        assert (one.status_code, one.text) == (other.status_code, other.text)
+
+    def test_nothing_tells_whom_it_belongs_to(self, as_, submit, dli_local):
+        mine, theirs = submit(), submit(tags={})
+        client = as_("user")
+        texts = [client.get("api/jobs").text]
+        for call in ("flink_list", "cancel"):
+            dli_local.fault(call, "status", times=None, status=403)
+        texts += [client.get("api/jobs", show="active").text, client.cancel(mine).text]
+        texts += [client.get("api/job", kind="sql", job=theirs).text]
+        [entry] = audit_log(mine)
+        texts.append(entry.extra)
+        for text in texts:
+            for secret in (
+                dli_local.url,
+                dli_local.url.rpartition("/")[2],
+                dli_local.project_id,
+                "DLI.",
+                "APIG.",
+                "403",
+            ):
+                assert secret not in text
+
+    def test_a_dli_that_hangs_looks_the_same(self, as_, dli_local, monkeypatch):
+        monkeypatch.setattr("airflow_provider_dli.jobs_page.lists.WITHIN", 1)
+        client = as_("viewer")
+        before = client.get("api/jobs", kind="sql")
+        dli_local.fault("*", "hang", times=None, seconds=3)
+        after = client.get("api/jobs", kind="flink")
+        assert (after.status_code, after.text) == (before.status_code, before.text)
+
+    def test_a_cancel_that_fails(self, as_, submit, dli_local):
+        job_id = submit()
+        dli_local.fault("cancel", "status", times=None, status=403)
+        answer = as_("user").cancel(job_id)
+        assert answer.status_code == 502
+        assert answer.json()["detail"] == (
+            f"SQL job {job_id} may still run: the cancel failed. The api-server's log says why, and so does this page to "
+            "users who may read the connection."
+        )
+
+
+class TestTeams:
+    """Several teams with one Airflow."""
+
+    @pytest.fixture
+    def teams(self, served, monkeypatch):
+        """Teams `a` and `b`; return a function that gives a DAG to one of them, or to none."""
+        from airflow.models import Connection
+        from airflow.models.dag import DagModel
+        from airflow.models.dagbundle import DagBundleModel
+        from airflow.models.team import Team
+        from airflow.utils.session import create_session
+
+        def clear():
+            with create_session() as session:
+                for model in (DagModel, Connection, DagBundleModel, Team):
+                    for each in session.query(model):
+                        session.delete(each)
+                    session.flush()
+
+        def give(dag_id, team, active=True):
+            with create_session() as session:
+                bundle = DagBundleModel(name=dag_id)
+                bundle.active = active
+                bundle.teams = [session.query(Team).filter_by(name=team).one()] if team else []
+                session.add(bundle)
+                session.flush()
+                session.add(DagModel(dag_id=dag_id, bundle_name=dag_id))
+
+        monkeypatch.setenv("AIRFLOW__CORE__MULTI_TEAM", "True")
+        with create_session() as session:
+            session.add_all([Team(name="a"), Team(name="b")])
+        yield give
+        clear()
+
+    @pytest.fixture
+    def of_team(self, served, as_):
+        """Return a function that gives the client of a role in a team."""
+        from airflow.api_fastapi.app import get_auth_manager
+        from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+        def make(role, team):
+            client = as_(None)
+            user = SimpleAuthManagerUser(username=f"{role} of {team}", role=role, teams=[team])
+            client._session.cookies.set("_token", get_auth_manager().generate_jwt(user))
+            return client
+
+        return make
+
+    def test_see_and_cancel_what_is_theirs(self, teams, of_team, submit):
+        teams("of_a", "a")
+        teams("of_all", None)
+        mine, common = submit(dag_id="of_a"), submit(dag_id="of_all")
+        assert set(of_team("user", "a").rows()) == {mine, common}
+        assert set(of_team("user", "b").rows()) == {common}
+        assert of_team("user", "b").cancel(mine).status_code == 403
+        assert of_team("user", "a").cancel(mine).status_code == 200
+
+    @pytest.mark.parametrize("is_left", [False, True], ids=["deleted", "bundle-removed"])
+    def test_a_dag_that_is_gone_is_nobodys(self, teams, of_team, submit, dli_local, is_left):
+        if is_left:
+            teams("gone", None, active=False)
+        job_id = submit(dag_id="gone")
+        old(dli_local)
+        for team in ("a", "b"):
+            assert of_team("user", team).rows(others=True) == {}
+            assert of_team("user", team).cancel(job_id).status_code == 403
+        assert dli_local.job(job_id).status == "RUNNING"
+        # Its rights on the connection are what is left.
+        row = of_team("admin", "a").rows(show="orphans")[job_id]
+        assert row["orphan"]
+        assert row["may_cancel"]
+
+    def test_a_connection_of_a_team(self, teams, of_team, submit, dli_local):
+        from airflow.models import Connection
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            fields = {**dli_local.connection(), "extra": json.dumps(dli_local.connection()["extra"])}
+            session.add(Connection("of_team_a", **fields, team_name="a"))
+        teams("of_a", "a")
+        teams("of_all", None)
+        job_id = submit(dag_id="of_all")
+        mine, theirs, nobodys = of_team("op", "a"), of_team("op", "b"), of_team("op", "b")
+        mine.conn_id = theirs.conn_id = "of_team_a"
+        nobodys.conn_id = "of_team_c"
+        assert "of_team_a" in mine.get("api/choices").json()["connections"]
+        assert list(mine.rows()) == [job_id]
+        assert "of_team_a" not in theirs.get("api/choices").json()["connections"]
+        found = theirs.get("api/jobs")
+        assert job_id not in found.text
+        assert theirs.cancel(job_id).status_code == 403
+        assert mine.cancel(job_id).status_code == 200
+
+
 class TestCancel:
     def test_is_accepted_and_written_down(self, as_, submit, airflow_has, dli_local, caplog):
         job_id = submit()
@@ -543,14 +730,14 @@ class TestCancel:
     def test_what_dli_says(self, as_, submit, dli_local):
         job_id = submit()
         dli_local.fault("cancel", "status", times=None, status=403)
-        answer = as_("user").cancel(job_id)
+        answer = as_("op").cancel(job_id)
         assert answer.status_code == 502
         assert f"cancel of SQL job {job_id} failed" in answer.json()["detail"]
         [entry] = audit_log(job_id)
         assert "failed" in json.loads(entry.extra)["outcome"]
 
     def test_of_a_job_that_dli_does_not_know(self, as_):
-        answer = as_("user").cancel("8ecb0777-9c70-4529-9935-29ea0946039c")
+        answer = as_("op").cancel("8ecb0777-9c70-4529-9935-29ea0946039c")
         assert answer.status_code == 404
 
     @pytest.mark.parametrize(

@@ -251,14 +251,16 @@ async function watch(mine) {
     try {
       mine.row = await call(`api/job?${jobOf(mine.row, mine.connection)}`);
     } catch (error) {
-      if ([401, 403].includes(error.status)) break;
+      if (error.status === 401) break;
       if (error.status === 404) mine.row = { ...mine.row, status: "deleted", state: "CANCELLED", is_active: false, may_cancel: false };
     }
     if (isShown()) render();
   }
   mine.asked = false;
   if (!isShown()) return;
-  if (!mine.row.is_active) say(`${mine.row.title} is ${mine.row.status}.`);
+  // Not looked at any more: what the list says counts again.
+  if (mine.row.is_active) watched.delete(keyOf(mine.row));
+  else say(`${mine.row.title} is ${mine.row.status}.`);
   render();
 }
 
