@@ -57,6 +57,8 @@ def _serve(args: argparse.Namespace) -> int:
         obs=args.obs,
         settings=dict(args.set),
         until_stdin_closes=args.until_stdin_closes,
+        allow_hosts=args.allow_host,
+        allow_published_keys=args.allow_published_keys,
     )
 
 
@@ -87,6 +89,20 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "Every identity option can also be given as an environment variable, DLI_LOCAL_USER and so on."
     )
     parser.add_argument("--host", default=os.environ.get("DLI_LOCAL_HOST", "127.0.0.1"), help="address to bind")
+    names = os.environ.get("DLI_LOCAL_ALLOW_HOST", "")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[name.strip() for name in names.split(",") if name.strip()],
+        metavar="NAME",
+        help="a name by which it may be called, beside localhost and --host, such as that of its container; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--allow-published-keys",
+        action="store_true",
+        help="with --host: let other machines in with the built-in password and keys, which everybody knows",
+    )
     port = int(os.environ.get("DLI_LOCAL_PORT", DEFAULT_PORT))
     parser.add_argument("--port", type=int, default=port, help="port, 0 for a free one")
     parser.add_argument("--obs", type=Path, help="folder behind obs://, one sub-folder per bucket (temporary)")

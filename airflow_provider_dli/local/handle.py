@@ -52,7 +52,8 @@ class LocalDli:
         Start a server in a process of its own, which ends with this one, however this one ends.
 
         :param port: 0 picks a free one.
-        :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, and fields of
+        :param settings: Identity fields (``user="x"``), ``obs="folder"``, ``host``, with it ``allow_hosts`` (names by
+            which it may be called) and ``allow_published_keys``, and fields of
             :class:`airflow_provider_dli.local.dli.settings.Settings`.
         :raises ModuleNotFoundError: without the extra ``[local]``.
         """
@@ -260,6 +261,10 @@ def _spawn(port: int, settings: dict[str, Any], identity: Identity) -> subproces
     for name in ("host", "obs"):
         if name in settings:
             command += [f"--{name}", str(settings.pop(name))]
+    for name in settings.pop("allow_hosts", ()):
+        command += ["--allow-host", name]
+    if settings.pop("allow_published_keys", False):
+        command.append("--allow-published-keys")
     for name, value in settings.items():
         command += ["--set", f"{name}={json.dumps(value)}"]
     return subprocess.Popen(  # noqa: S603 - our own module
@@ -295,4 +300,5 @@ def _url_of(process: subprocess.Popen[str], timeout: float) -> str:
     if "listening on http" not in line:
         process.kill()
         raise RuntimeError(f"the local DLI did not start within {timeout} seconds; exit code {process.wait()}")
-    return line.split()[-1]
+    # Of a server on all addresses, one that answers to its owner.
+    return line.split()[-1].replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

@@ -12,13 +12,13 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any, Protocol
 
 from airflow_provider_dli.local.dli.account.signature import AccessKeys, Request
 from airflow_provider_dli.local.dli.account.tokens import Tokens
 from airflow_provider_dli.local.dli.actions import Action
-from airflow_provider_dli.local.dli.admin.callers import check_caller
+from airflow_provider_dli.local.dli.admin.callers import check_caller, check_local_program
 from airflow_provider_dli.local.dli.admin.views import LocalRequest
 from airflow_provider_dli.local.dli.faults import Faults, play_fault
 from airflow_provider_dli.local.dli.limits import check_head, read_body
@@ -33,6 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 ASGIApp = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Message], Any]], Any]
 
 ADMIN = "/_local/"
+METADATA = "/openstack/latest/securitykey"
 
 
 class Transport(Protocol):
@@ -51,6 +52,8 @@ class Gateway:
 
     :param may: Whether the user has the right to an action.
     :param transport_of: Finds the connection of a client address.
+    :param hosts: Names by which it may be called, beside those of this machine; lower case.
+    :param open_keys: Whether other machines, too, get the keys that the metadata service hands out without credentials.
     """
 
     def __init__(
@@ -64,21 +67,32 @@ class Gateway:
         faults: Faults,
         log: RequestLog,
         transport_of: Callable[[tuple[str, int]], Transport],
+        hosts: Collection[str] = (),
+        open_keys: bool = False,
     ) -> None:
         self.service, self.project_id, self.tokens, self.keys = service, project_id, tokens, keys
         self.may, self.faults, self.log, self.transport_of = may, faults, log, transport_of
+        self._hosts, self._open_keys = hosts, open_keys
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.service(scope, receive, send)
-        elif scope["path"].startswith(ADMIN):
+            return
+        try:
+            check_caller(scope, self._hosts)
+            if scope["path"] == METADATA and not self._open_keys:
+                check_local_program(scope, "The metadata service")
+        except RefusedError as refusal:
+            await _send(send, error_reply(refusal, is_iam(scope["path"])))
+            return
+        if scope["path"].startswith(ADMIN):
             await self._administer(scope, receive, send)
         else:
             await self._serve(scope, receive, send)
 
     async def _administer(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            check_caller(scope)
+            check_local_program(scope, "The admin API")
             check_head(scope)
             body = await read_body(receive)
         except RefusedError as refusal:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_dli.local.dli.account.identity import Identity
+from airflow_provider_dli.local.dli.admin.callers import is_loopback_only
 from airflow_provider_dli.local.dli.app import create_app
 from airflow_provider_dli.local.dli.gateway import Gateway, Transport
 from airflow_provider_dli.local.dli.limits import MAX_BODY, MAX_HEADERS, MAX_URI, headers_too_large
@@ -40,10 +41,15 @@ def serve(
     obs: Path | None = None,
     settings: dict[str, Any] | None = None,
     until_stdin_closes: bool = False,
+    allow_hosts: Sequence[str] = (),
+    allow_published_keys: bool = False,
 ) -> int:
     """
     Serve until a signal, or until standard input ends.
 
+    :param allow_hosts: Names by which it may be called, beside those of the loopback interface, ``host``, and the
+        addresses of the machine.
+    :param allow_published_keys: Whether other machines may use the built-in password and secret key.
     :returns: The exit code.
     """
     try:
@@ -53,8 +59,20 @@ def serve(
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"cannot listen on {host}, port {port}: {error.strerror}")
+    if not is_loopback_only(listener.getsockname()[0]):
+        danger = (
+            f"on {host or 'all addresses'}, it runs programs for everyone in the network who has its password or keys"
+        )
+        if identity.is_published and not allow_published_keys:
+            listener.close()
+            return _refuse(
+                f"{danger}, and the built-in ones are published. Set your own --password and --secret-key (or "
+                "DLI_LOCAL_PASSWORD and DLI_LOCAL_SECRET_KEY), or accept that with --allow-published-keys."
+            )
+        print(f"dli-local: Warning: {danger}.", file=sys.stderr)
     _prepare_interpreter()
-    server = LocalServer(Service(identity, chosen, obs), listener)
+    hosts = {each.lower() for each in (host, *allow_hosts)} - {""}
+    server = LocalServer(Service(identity, chosen, obs), listener, hosts, open_keys=allow_published_keys)
     if until_stdin_closes:
         threading.Thread(target=server.stop_at_end_of_stdin, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
@@ -81,8 +99,11 @@ def _refuse(reason: str) -> int:
 class LocalServer(uvicorn.Server):
     """A uvicorn server that prints its address and knows its connections."""
 
-    def __init__(self, service: Service, listener: socket.socket) -> None:
+    def __init__(
+        self, service: Service, listener: socket.socket, hosts: Collection[str] = (), *, open_keys: bool = False
+    ) -> None:
         self._service, self._listener = service, listener
+        self._hosts, self._open_keys = hosts, open_keys
         self._connections: dict[tuple[str, int], Transport] = {}
         self._restarting = asyncio.Lock()
         super().__init__(
@@ -154,6 +175,8 @@ class LocalServer(uvicorn.Server):
             faults=self._service.faults,
             log=self._service.log,
             transport_of=self._connections.__getitem__,
+            hosts=self._hosts,
+            open_keys=self._open_keys,
         )
 
     @contextlib.asynccontextmanager

@@ -15,12 +15,14 @@ import pace
 import pytest
 import requests
 
+from airflow_provider_dli.local.dli import server
+from airflow_provider_dli.local.dli.account.identity import Identity
 from airflow_provider_dli.local.dli.faults import Faults
 from airflow_provider_dli.local.dli.gateway import Gateway
 from airflow_provider_dli.local.dli.request_log import RequestLog
 from airflow_provider_dli.local.handle import LocalDli
 
-from .conftest import Wire, get_token
+from .conftest import Wire, get_token, token_request
 
 CLI = [sys.executable, "-m", "airflow_provider_dli.local.cli"]
 LONG = "SELECT count(*) FROM range(1000000000000)"
@@ -247,7 +249,7 @@ ADMIN_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(
+FOREIGN = pytest.mark.parametrize(
     "headers",
     [
         {"Origin": "https://evil.example"},
@@ -286,6 +288,9 @@ ADMIN_CALLS = [
     ],
     ids=str,
 )
+
+
+@FOREIGN
 def test_the_admin_api_is_not_for_web_pages(dli_local, headers):
     dli_local.will(then="FAILED")
     wire = Wire(dli_local)
@@ -295,6 +300,79 @@ def test_the_admin_api_is_not_for_web_pages(dli_local, headers):
         assert answer.status_code == 403, (method, path)
         assert any(why in answer.json()["error_msg"] for why in ("web pages", "through the name"))
     assert len(dli_local.jobs()) == 1, "nothing was reset"
+
+
+@FOREIGN
+def test_nothing_is_for_web_pages(dli_local, headers):
+    """Its user and keys are published: what reaches it could run programs on this machine."""
+    paths = [
+        ("POST", "/v3/auth/tokens"),
+        ("GET", "/openstack/latest/securitykey"),
+        ("GET", f"/v1.0/{dli_local.project_id}/jobs"),
+        ("POST", f"/v2.0/{dli_local.project_id}/batches"),
+        ("GET", "/"),
+    ]
+    for method, path in paths:
+        answer = requests.request(method, f"{dli_local.url}{path}", headers=headers, json={}, timeout=10)
+        assert answer.status_code == 403, (method, path)
+        assert any(why in answer.text for why in ("web pages", "through the name"))
+    assert dli_local.requests() == []
+
+
+def token_through(dli, host):
+    return requests.post(f"{dli.url}/v3/auth/tokens", json=token_request(dli), headers={"Host": host}, timeout=10)
+
+
+def test_every_name_of_this_machine_reaches_it(dli_local):
+    port = urlsplit(dli_local.url).port
+    for host in ("127.0.0.1", "localhost", "LOCALHOST", "127.8.9.10", "[::1]"):
+        for name in (host, f"{host}:{port}"):
+            assert token_through(dli_local, name).status_code == 201, name
+
+
+@pytest.mark.parametrize("own", [{}, {"password": "own"}, {"secret_key": "own"}, {"password": "", "secret_key": "own"}])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_a_network_gets_no_published_keys(own, host, capsys):
+    assert server.serve(Identity(**own), host=host) == 2
+    assert "--allow-published-keys" in capsys.readouterr().err
+
+
+def test_a_network_gets_published_keys_where_that_was_asked_for(capfd):
+    with LocalDli.start(host="0.0.0.0", allow_published_keys=True) as dli:
+        assert get_token(dli).status_code == 201
+    assert "Warning: on 0.0.0.0, it runs programs for everyone in the network" in capfd.readouterr().err
+
+
+def test_in_a_network_it_has_the_names_that_it_was_given():
+    own = {"password": "own", "secret_key": "own"}
+    with LocalDli.start(host="0.0.0.0", allow_hosts=["dli", "Ci.Example"], **own) as dli:
+        port = urlsplit(dli.url).port
+        assert dli.jobs() == []
+        for host in ("dli", f"dli:{port}", "ci.example", "localhost", f"0.0.0.0:{port}", f"127.0.0.1:{port}"):
+            assert token_through(dli, host).status_code == 201, host
+        for host in ("evil.example", "dli.evil.example", "[::2]"):
+            assert token_through(dli, host).status_code == 403, host
+        refused = token_through(dli, "evil.example").json()["error"]["message"]
+        assert "--allow-host evil.example" in refused
+        # Admin calls are for this machine, whatever its name is elsewhere.
+        assert requests.get(f"{dli.url}/_local/jobs", headers={"Host": "dli"}, timeout=10).status_code == 403
+
+
+def test_from_elsewhere_nobody_gets_keys_without_credentials():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            # Sends nothing.
+            asked.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but the loopback one")
+        address = asked.getsockname()[0]
+    path = "openstack/latest/securitykey"
+    with LocalDli.start(host="0.0.0.0", password="own", secret_key="own") as dli:
+        elsewhere = f"http://{address}:{urlsplit(dli.url).port}"
+        assert requests.get(f"{dli.url}/{path}", timeout=10).status_code == 200
+        assert requests.get(f"{elsewhere}/{path}", timeout=10).status_code == 403
+        assert requests.get(f"{elsewhere}/_local/jobs", timeout=10).status_code == 403
+        assert requests.get(f"{elsewhere}/v3/projects", timeout=10).status_code == 401
 
 
 def test_the_admin_api_is_for_its_own_pages_and_the_address_bar(dli_local):

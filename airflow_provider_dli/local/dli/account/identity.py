@@ -29,6 +29,11 @@ class Identity:
         names = [field.name for field in fields(cls)]
         return cls(**{name: environ[env_name(name)] for name in names if env_name(name) in environ})
 
+    @property
+    def is_published(self) -> bool:
+        """Whether its password or its secret key is one that everybody knows."""
+        return self.password in ("", type(self).password) or self.secret_key in ("", type(self).secret_key)
+
     def to_env(self) -> dict[str, str]:
         """The same identity as environment variables, for a server in another process."""
         return {env_name(field.name): getattr(self, field.name) for field in fields(self)}
