@@ -100,6 +100,26 @@ def deployment() -> str | None:
     return conf.get("dli", "deployment", fallback=None) or None
 
 
+def server_bound() -> str:
+    """
+    Return the option ``[dli] server_bound``: what DLI counts the time limit of a SQL job in, or ``off``.
+
+    :raises DliValueError: It is none of those.
+    """
+    from airflow.providers.common.compat.sdk import conf
+
+    from airflow_provider_dli.exceptions import DliValueError
+
+    found = str(conf.get("dli", "server_bound", fallback="seconds")).strip().lower()
+    if found not in (choices := ("seconds", "milliseconds", "off")):
+        raise DliValueError(
+            f"The option server_bound in section [dli] of Airflow's configuration must be one of {', '.join(choices)}, "
+            f"not {found!r}.",
+            field="server_bound",
+        )
+    return found
+
+
 def ends_before_resuming(ti: Any, execution_timeout: timedelta | None) -> bool:
     """
     Whether Airflow ends a deferred task without resuming it, because its time is over by now.

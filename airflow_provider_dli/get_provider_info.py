@@ -196,6 +196,18 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "production",
                         "default": None,
                     },
+                    "server_bound": {
+                        "description": (
+                            "What DLI counts the time limit of a SQL job (``dli.sql.job.timeout``) in: ``seconds``, or "
+                            "``milliseconds``; ``off`` gives it none. A job of a task with ``execution_timeout`` gets "
+                            "that and a minute, so that it ends even if no Airflow is left. ``dli-local probe`` "
+                            "measures the unit."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "milliseconds",
+                        "default": "seconds",
+                    },
                     "jobs_page": {
                         "description": (
                             "Whether Airflow's UI has the page *DLI jobs*, in the menu *Browse* (Airflow 3.1 or newer)."

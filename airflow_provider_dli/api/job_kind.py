@@ -25,8 +25,12 @@ class Work(ABC):
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, for people."""
 
-    def bounded(self, seconds: int) -> Self:
-        """Return the same work with a time limit that DLI enforces itself, where this kind of job has one."""
+    def bounded(self, limit: int) -> Self:
+        """
+        Return the same work with a time limit that DLI enforces itself, where this kind of job has one.
+
+        :param limit: The limit, in the unit that DLI counts in.
+        """
         return self
 
     @property

@@ -37,7 +37,8 @@ _EXPORT = "EXPORT"
 #: The queue that DLI takes when none is named.
 DEFAULT_QUEUE = "default"
 
-# The setting after which DLI cancels a job by itself, in seconds.
+# The setting after which DLI cancels a job by itself: in seconds, as OTC documents it; older pages of Huawei Cloud say
+# milliseconds.
 _JOB_TIMEOUT = "dli.sql.job.timeout"
 
 
@@ -51,7 +52,7 @@ class SqlWork(Work):
     :param queue_name: Queue of type ``sql``; None for DLI's own, ``default``.
     :param conf: The author's settings; one that is None is left out.
     :param tags: The author's tags.
-    :param bound: Seconds after which DLI cancels the job by itself, unless ``conf`` says so.
+    :param bound: After how long DLI cancels the job by itself, unless ``conf`` says so; in DLI's unit.
     """
 
     sql: str
@@ -72,9 +73,9 @@ class SqlWork(Work):
         settings = sorted([str(key), conf_text(value)] for key, value in self.settings.items())
         return identity.digest([self.sql, self.database, self.queue_name, settings])
 
-    def bounded(self, seconds: int) -> Self:
-        """Return the same work, which DLI cancels by itself after so many seconds."""
-        return self if _JOB_TIMEOUT in self.conf else replace(self, bound=seconds)
+    def bounded(self, limit: int) -> Self:
+        """Return the same work, which DLI cancels by itself after so long, in its unit."""
+        return self if _JOB_TIMEOUT in self.conf else replace(self, bound=limit)
 
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, as far as DLI shows it."""

@@ -17,6 +17,8 @@ from airflow_provider_dli.probe.jobs import Started
 from airflow_provider_dli.probe.probe import Check, NotAsExpectedError, Probe
 from airflow_provider_dli.probe.sql import LONG, bound, tags
 
+# How long a job has to run on before its task is killed, in seconds.
+_RUNS_ON_FOR = 1.0
 # How long a killed task may take until its process is gone, in seconds: it cancels for 30.
 _GONE_WITHIN = 35.0
 _WHAT = "killed-task"
@@ -114,6 +116,10 @@ def _kill(probe: Probe, task: TaskProcess, started: Started) -> str:
         probe.client.pause(0.1)
     started.job_id = job_id
     probe.until(sql.KIND, job_id, lambda state: state is not JobState.LAUNCHING, None)
+    # A job that DLI ends by itself would look like one that the kill has cancelled.
+    probe.client.pause(_RUNS_ON_FOR)
+    if (job := probe.client.job(sql.KIND, job_id)).state is not JobState.RUNNING:
+        raise NotAsExpectedError(f"{job.status} before the kill: {job.message or 'no reason given'}")
     _require_running(task)
     task.kill()
     killed_at = machine.monotonic()
@@ -125,6 +131,8 @@ def _kill(probe: Probe, task: TaskProcess, started: Started) -> str:
     job = probe.over(sql.KIND, job_id)
     if job.state is not JobState.CANCELLED or not task.end.startswith("DliTaskKilledError"):
         raise NotAsExpectedError(f"the job is {job.status}; the task ended {task.end}")
+    if "over before" in task.end:
+        raise NotAsExpectedError(f"DLI has ended the job by itself; the task ended {task.end}")
     return f"{job.status}; the task was gone {gone_after:.1f} s after the kill"
 
 

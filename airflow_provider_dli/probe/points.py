@@ -73,6 +73,7 @@ POINTS = [
     Point("flink_stop_failed", 11, "A Flink job whose stop fails", "flink", "not seen: no stop has failed"),
     Point("unknown_job", 12, "Status, then cancel, of a SQL job that does not exist"),
     Point("unknown_batch", 12, "Status, then cancel, of a batch that does not exist", "spark"),
+    Point("time_limit", None, "Unit of the time limit of a SQL job (dli.sql.job.timeout)"),
     Point("records", 12, "How long DLI keeps the record of a job", otherwise="not tried: takes days"),
     Point("failure_reason", 13, "Where the reason of a failed SQL job stands"),
     Point("throttling", 14, "Throttling: rates, Retry-After", otherwise="not tried: it would disturb other users"),

@@ -117,6 +117,8 @@ class Probe:
     rows: list[Row] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    #: How many units of DLI's time limit of a SQL job make a second.
+    units_per_second: int = 1
 
     def __post_init__(self) -> None:
         self.jobs = StartedJobs(self.client.patient(Patience(give_up_after=_GIVE_UP_AFTER)), self.stop)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import machine
+from airflow_provider_dli import compat, machine
 from airflow_provider_dli.api import sql
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
@@ -28,6 +28,9 @@ _SHORT = (
 _FAILING = "SELECT * FROM airflow_probe_no_such_table"
 _DDL = "SHOW DATABASES"
 _BROKEN = "SELEC 1"
+_TIMEOUT = "dli.sql.job.timeout"
+# The limit of the job that shows the unit, and how long a job may run on until there is none, in seconds.
+_LIMIT, _NO_LIMIT_AFTER = 3, 12.0
 
 #: Tags of the jobs of a probe: which probe, and which of its jobs.
 PROBE_TAG, JOB_TAG = "airflow_probe", "airflow_probe_job"
@@ -40,7 +43,7 @@ def tags(probe: Probe, what: str) -> dict[str, str]:
 
 def bound(probe: Probe) -> dict[str, Any]:
     """Return the setting by which DLI itself ends a job, should nobody be left to cancel it."""
-    return {"dli.sql.job.timeout": int(probe.options.timeout) + 120}
+    return {_TIMEOUT: (int(probe.options.timeout) + 120) * probe.units_per_second}
 
 
 def credentials(probe: Probe) -> str:
@@ -194,6 +197,29 @@ def ddl(probe: Probe) -> str:
     return seen
 
 
+def time_limit(probe: Probe) -> str:
+    job, _ = _submit(probe, LONG, "limited", {_TIMEOUT: _LIMIT})
+    job = probe.until(sql.KIND, job.id, lambda state: state is not JobState.LAUNCHING, None)
+    begun = machine.monotonic()
+    while job.state.is_active and machine.monotonic() - begun < _NO_LIMIT_AFTER:
+        probe.client.pause(0.25)
+        job = probe.client.job(sql.KIND, job.id)
+    ran = job.duration.total_seconds() if job.duration else machine.monotonic() - begun
+    if job.state.is_active:
+        probe.look("cancel of a job with a limit", sql.cancel(job.id))
+        probe.over(sql.KIND, job.id)
+        unit, seen = None, f"none: a job with the limit {_LIMIT} still ran after {ran:.1f} s"
+    else:
+        unit = "milliseconds" if ran < _LIMIT / 2 else "seconds"
+        seen = f"{unit}: a job with the limit {_LIMIT} was {job.status} after {ran:.1f} s"
+    if unit == "milliseconds":
+        probe.units_per_second = 1000
+    probe.learn("time_limit", seen)
+    if unit and compat.server_bound() not in (unit, "off"):
+        raise NotAsExpectedError(f"{seen}; set server_bound = {unit} in section [dli] of Airflow's configuration")
+    return seen
+
+
 def cancel_of_a_running_job(probe: Probe) -> str:
     job, _ = _submit(probe, LONG, "long", {})
     job = probe.until(sql.KIND, job.id, lambda state: state is not JobState.LAUNCHING, None)
@@ -233,6 +259,7 @@ BEFORE_THE_KILL = [
     Check("failed job", "FAILED, or refused at submit, with a reason", failed_job, ("failure_reason",)),
     Check("syntax check", "", check_sql, ("check_sql",)),
     Check("DDL", "", ddl, ("ddl_mode", "sync_status")),
+    Check("time limit", "as [dli] server_bound says", time_limit, ("time_limit",)),
     Check(
         "cancel of a running job",
         f"CANCELLED within {OVER_WITHIN:.0f} s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from airflow_provider_dli.exceptions import DliError, DliJobError, DliNotFoundEr
 from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
+from airflow_provider_dli.tasks.bound import explained
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.start import Started, find_instead, start
 from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, running_jobs, take_up, take_up_target
@@ -314,9 +315,12 @@ class JobRun:
         try:
             return job.require(task.goal)
         except DliJobError as error:
-            if place.of == 1:
-                raise
-            raise DliJobError(f"{place}: {error}", job=job) from error
+            lines = [str(error) if place.of == 1 else f"{place}: {error}"]
+            if job.state in (JobState.CANCELLED, JobState.FAILED):
+                # What cannot be told of the statements any more says nothing about the job.
+                with suppress(DliError):
+                    lines += [explained(self._same_statements(client, place, deadline)[place.number - 1], job)]
+            raise DliJobError("\n".join(filter(None, lines)), job=job) from None
 
     def _show_log(self, client: DliClient, job: Job) -> None:
         """Show the end of the job's own log, where DLI has one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from airflow_provider_dli.exceptions import (
 )
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.story import Told
+from airflow_provider_dli.tasks.bound import bounded
 from airflow_provider_dli.tasks.kill import FIND_WITHIN
 from airflow_provider_dli.waiting.watcher import wait_until_over
 
@@ -38,8 +38,6 @@ _SUBMIT_WITHIN = 240.0
 _LAUNCH_WITHIN = 60.0
 # How far the clock of DLI may be behind where nothing but the time tells a job from an older one, in milliseconds.
 _DLI_CLOCK_BEHIND = 30_000
-# How much later than the task DLI ends the job by itself, in seconds.
-_BOUND_MARGIN = 60
 
 
 class Started(NamedTuple):
@@ -68,7 +66,7 @@ def start(this: ThisTry) -> Started:
     sender = this.client.for_thread(BOUNDED).watching(switch.raise_if_killed)
     # All that a kill needs is there before anything is submitted: a token may end at any moment.
     searcher = this.client.for_thread(URGENT)
-    create = partial(sender.send, kind.create(_bounded(this), this.mine))
+    create = partial(sender.send, kind.create(bounded(this), this.mine))
     if kind.names_are_unique:
         create = partial(_create_or_adopt, this, create, sender)
 
@@ -261,13 +259,6 @@ def _submit(this: ThisTry, create: Callable[[], Job], sender: DliClient, find: C
     # Only the launch was refused, or the look after it: no second job is created, and none is launched twice.
     job = this.client.job(this.task.job_kind, created[-1].id)
     return _launch(this, job) if _stands_still(job, created[-1]) else job
-
-
-def _bounded(this: ThisTry) -> object:
-    """Have DLI itself end the job when ``execution_timeout`` is over, so that even a dead Airflow stops paying."""
-    if this.deadline is None or not this.is_owner:
-        return this.work
-    return this.work.bounded(math.ceil(max(this.deadline - machine.time(), 0) + _BOUND_MARGIN))
 
 
 def _launcher(this: ThisTry, sender: DliClient) -> Callable[[Job], Job] | None:

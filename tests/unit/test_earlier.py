@@ -258,6 +258,59 @@ class TestBound:
         assert self.bound(dli_local, connect, execution_timeout=timedelta(hours=1)) == ("dli.sql.job.timeout = 3660",)
 
     @pytest.mark.parametrize(
+        ("unit", "conf"),
+        [
+            ("seconds", ("dli.sql.job.timeout = 3660",)),
+            ("milliseconds", ("dli.sql.job.timeout = 3660000",)),
+            ("off", ()),
+        ],
+    )
+    def test_in_the_unit_that_this_dli_counts_in(self, dli_local, connect, monkeypatch, unit, conf):
+        monkeypatch.setenv("AIRFLOW__DLI__SERVER_BOUND", unit)
+        assert self.bound(dli_local, connect, execution_timeout=timedelta(hours=1)) == conf
+
+    def test_an_unknown_unit_is_named(self, dli_local, connect, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__DLI__SERVER_BOUND", "minutes")
+        with pytest.raises(AirflowFailException, match="server_bound .* seconds, milliseconds, off, not 'minutes'"):
+            self.bound(dli_local, connect, execution_timeout=timedelta(hours=1))
+        assert dli_local.jobs() == []
+
+    def test_a_job_that_dli_ends_long_before_names_the_switch(self, dli_local, connect):
+        dli_local.settings(timeout_unit="milliseconds")
+        dli_local.will(run_for=60)
+        with pytest.raises(DliError, match=r"(?s)ended it after [\d.]+ s, .*10 min.* set server_bound = milliseconds"):
+            self.bound(dli_local, connect, execution_timeout=timedelta(minutes=9))
+
+    def test_with_the_switch_it_is_not_ended(self, dli_local, connect, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__DLI__SERVER_BOUND", "milliseconds")
+        dli_local.settings(timeout_unit="milliseconds")
+        dli_local.will(run_for=1)
+        self.bound(dli_local, connect, execution_timeout=timedelta(minutes=9))
+        assert dli_local.jobs()[-1].status == "FINISHED"
+
+    @pytest.mark.parametrize(
+        ("script", "arguments"),
+        [
+            ({"then": "FAILED", "message": "DLI.0005: AnalysisException"}, {"execution_timeout": timedelta(hours=1)}),
+            ({"then": "CANCELLED"}, {}),
+            ({"then": "CANCELLED"}, {"execution_timeout": timedelta(hours=1), "conf": {"dli.sql.job.timeout": 9}}),
+        ],
+        ids=str,
+    )
+    def test_other_ends_are_not_explained_by_it(self, dli_local, connect, script, arguments):
+        dli_local.will(**script)
+        with pytest.raises(DliError) as caught:
+            self.bound(dli_local, connect, **arguments)
+        assert "server_bound" not in str(caught.value)
+
+    def test_a_job_that_ran_too_long_for_it_was_ended_by_somebody_else(self, dli_local, connect):
+        dli_local.will(then="CANCELLED")
+        dli_local.fault("status", "field", times=None, field="duration", value=1_200_000)
+        with pytest.raises(DliError) as caught:
+            self.bound(dli_local, connect, execution_timeout=timedelta(hours=1))
+        assert "server_bound" not in str(caught.value)
+
+    @pytest.mark.parametrize(
         ("arguments", "conf"),
         [
             ({}, ()),

@@ -429,7 +429,33 @@ class TestNothingIsLeft:
         assert "dli.sql.job.timeout = 180" in job.conf
 
 
+class TestTheTimeLimit:
+    LIMIT = next(check for check in sql.BEFORE_THE_KILL if check.name == "time limit")
+
+    def test_in_seconds(self, dli_local, probe):
+        code, report = probe([self.LIMIT])
+        assert (code, failed(report)) == (0, [])
+        assert seen(report, "time limit")["seen"].startswith("seconds: ")
+        assert_nothing_is_left(dli_local, report)
+
+    def test_in_milliseconds(self, dli_local, probe, monkeypatch):
+        dli_local.settings(timeout_unit="milliseconds")
+        code, report = probe([self.LIMIT])
+        assert code == 1
+        assert "set server_bound = milliseconds" in seen(report, "time limit")["seen"]
+        monkeypatch.setenv("AIRFLOW__DLI__SERVER_BOUND", "milliseconds")
+        # What comes after has its own jobs limited in the same unit.
+        code, report = probe([self.LIMIT, sql.BEFORE_THE_KILL[-1]], timeout=60)
+        assert (code, failed(report)) == (0, [])
+        assert "dli.sql.job.timeout = 180000" in dli_local.jobs()[-1].conf
+
+
 class TestTheKill:
+    def test_is_none_of_a_job_that_dli_ends_by_itself(self, dli_local, probe):
+        dli_local.settings(timeout_unit="milliseconds")
+        code, report = probe([killed_task.CHECK], timeout=60)
+        assert (code, failed(report)) == (1, ["kill of a real task"])
+
     def test_of_a_real_task(self, dli_local, probe):
         code, report = probe([killed_task.CHECK])
         assert (code, failed(report)) == (0, [])

@@ -30,6 +30,9 @@ class Settings(BaseModel):
     check_sql: Literal["error", "soft"] = Field(
         "error", description="check-sql of a bad statement: 400 DLI.0004, or 200 with is_success false."
     )
+    timeout_unit: Literal["seconds", "milliseconds"] = Field(
+        "seconds", description="What dli.sql.job.timeout counts in."
+    )
     dcl_mode: Literal["sync", "flag"] = Field(
         "sync", description="DCL is always synchronous, or follows dli.sql.sqlasync.enabled like DDL."
     )

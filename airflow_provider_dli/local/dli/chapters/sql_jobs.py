@@ -56,7 +56,7 @@ async def submit(service: Service, body: SubmitBody) -> Response:
         table=statement.table if statement else "",
         tags=[tag.model_dump() for tag in body.tags],
         conf=body.conf,
-        timeout=_timeout(conf),
+        timeout=_timeout(conf, service.settings.timeout_unit),
     )
     if script is not None:
         service.start(job, _played(job, script), script.launching_for)
@@ -222,13 +222,13 @@ def _mode(service: Service, job_type: str, conf: dict[str, str]) -> str:
     return "sync" if job_type in ("DDL", "DCL") and not asynchronous else "async"
 
 
-def _timeout(conf: dict[str, str]) -> float | None:
+def _timeout(conf: dict[str, str], unit: str) -> float | None:
     text = conf.get("dli.sql.job.timeout")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) < 10**9):
-        raise RefusedError(400, "DLI.0001", f"dli.sql.job.timeout must be a number of seconds, not {text[:40]!r}")
-    return float(text)
+        raise RefusedError(400, "DLI.0001", f"dli.sql.job.timeout must be a number of {unit}, not {text[:40]!r}")
+    return int(text) / {"seconds": 1, "milliseconds": 1000}[unit]
 
 
 def _as_refusal(message: str) -> RefusedError:
