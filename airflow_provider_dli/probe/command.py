@@ -164,7 +164,7 @@ def _agreed(options: Options, client: DliClient) -> bool:
     queue = f"the queue {options.queue!r}" if options.queue else "DLI's queue 'default'"
     endpoint = client.access.connection().endpoint
     lines = [
-        f"The probe is about to start six SQL jobs on {queue} of {endpoint}.",
+        f"The probe is about to start seven SQL jobs on {queue} of {endpoint}.",
         "They read and write no data. Two of them would run for long, and are cancelled after seconds.",
         "On the queue 'default' that is free or costs a few cents. A queue that is billed by the hour is billed as for",
         "any job: if it stands idle, an hour of it begins.",

@@ -140,6 +140,7 @@ class TestWhatItLearns:
         found = {key: answer for key, answer in answers(report).items() if answer}
         assert found.pop("region").startswith("eu-de: DLI at http")
         assert found.pop("list_lag").startswith(("at once", "after"))
+        assert found.pop("time_limit").startswith("seconds: a job with the limit 3 was CANCELLED after 3")
         # On a busy machine, the job has not stopped yet when it is cancelled again: then that is not refused.
         late = found.pop("cancel_again")
         assert late in ("HTTP 400 DLI.0007; CANCELLED then", "accepted, is_success true (boolean); RUNNING then")
@@ -210,7 +211,7 @@ class TestWhatItLearns:
         assert (found["req_body"], found["batch_name_filter"]) == ("shown", "the whole name is needed")
 
     def test_a_cancel_that_takes_a_while(self, dli_local, probe):
-        dli_local.will(matching="CROSS JOIN", run_for=60, cancel_takes=1)
+        dli_local.will(matching="CROSS JOIN", run_for=60, cancel_takes=1, times=2)
         code, report = probe(sql.BEFORE_THE_KILL)
         assert code == 0
         assert answers(report)["cancel_again"] == "accepted, is_success true (boolean); RUNNING then"
@@ -543,7 +544,7 @@ class TestTheCommand:
         assert self.main(typed=typed) == 2
         out, err = capfd.readouterr()
         assert out == ""
-        assert "six SQL jobs on the queue 'sales'" in err
+        assert "seven SQL jobs on the queue 'sales'" in err
         assert "not agreed; nothing was started." in err
         assert {request.call for request in dli_local.requests()} == {"token", "list"}
 
@@ -551,7 +552,7 @@ class TestTheCommand:
         connect()
         dli_local.will(matching="CROSS JOIN", run_for=60)
         assert self.main(typed="y\n") == 0
-        assert len(dli_local.jobs()) == 6 - 1  # and that of the killed task
+        assert len(dli_local.jobs()) == 7 - 1  # and that of the killed task
 
     @pytest.mark.parametrize(
         ("fields", "says"),
