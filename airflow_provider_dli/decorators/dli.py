@@ -31,6 +31,7 @@ class _DliSqlDecoratedOperator(DecoratedOperator, DliSubmitSqlJobOperator):
         **DliSubmitSqlJobOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.dli_sql"
+    shallow_copy_attrs: Sequence[str] = (*DecoratedOperator.shallow_copy_attrs, "_context")
     # So that the UI shows the statement among the rendered fields.
     overwrite_rtif_after_execution = True
 
@@ -43,6 +44,9 @@ class _DliSqlDecoratedOperator(DecoratedOperator, DliSubmitSqlJobOperator):
     ) -> None:
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, sql="", **kwargs)
         self._context: Context | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_context": None}  # type: ignore[no-untyped-call]
 
     def works(self, connection: DliConnection) -> Sequence[Work]:
         """Call the function, and return the statements."""

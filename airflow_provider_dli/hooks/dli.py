@@ -68,6 +68,10 @@ class DliHook(BaseHook):
         """Return the labels and the hidden fields of the connection form, for Airflow before 3.2."""
         return compat.connection_form_behaviour(_connection_type())
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has connections of its own.
+        return {**self.__dict__, "_client": None, "_log": None}
+
     @property
     def client(self) -> DliClient:
         """What sends the calls of this hook; its connection is read when it is needed first."""

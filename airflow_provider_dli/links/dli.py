@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_provider_dli import compat
 from airflow_provider_dli.xcoms import CONSOLE_URL
 
 if TYPE_CHECKING:
@@ -29,4 +30,10 @@ class DliJobLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or an empty text when the task has no job."""
+        # Airflow 3 asks in the process of the task, when that ends. A task that has never had a job has no XCom: asking
+        # for it would log an error.
+        if (known := getattr(operator, "console_url", None)) is not None:
+            return str(known)
+        if compat.AIRFLOW >= (3, 0) and not getattr(operator, "is_resumed", True):
+            return ""
         return str(XCom.get_value(ti_key=ti_key, key=self.xcom_key) or "")

@@ -64,8 +64,7 @@ class DliOperator(BaseOperator):
     @property
     def switch(self) -> KillSwitch:
         """What :meth:`on_kill` pulls."""
-        # Made on demand, for an operator is copied and pickled and a switch cannot be; in one step, for a kill may come
-        # between two.
+        # Made on demand, in one step: a kill may come between two.
         switch: KillSwitch = self.__dict__.setdefault("_kill_switch", KillSwitch())
         return switch
 
@@ -107,7 +106,8 @@ class DliOperator(BaseOperator):
         except PERMANENT as error:
             if self.switch.may_leave_a_job:
                 raise
-            raise AirflowFailException(str(error)) from error
+            # Its sentence says all. The traceback of a wrong field would only hide it.
+            raise AirflowFailException(str(error)) from None
 
 
 class DliJobOperator(DliOperator):
@@ -138,6 +138,10 @@ class DliJobOperator(DliOperator):
         self.deferrable = deferrable
         #: The job that the task waits for, once it is known.
         self.current_job_id: str | None = None
+        #: Address of the jobs in the cloud's console, once it is known; empty when there is none.
+        self.console_url: str | None = None
+        #: Whether the task was deferred in this try: then it may have told more than this operator knows.
+        self.is_resumed = False
 
     @property
     def goal(self) -> Goal:
@@ -200,6 +204,7 @@ class DliJobOperator(DliOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Take care of the job when the deferral failed: the trigger crashed, or the scheduler ended it."""
+        self.is_resumed = True
         if next_method == _TRIGGER_FAILED:
             with self.failing_for_good():
                 if (job_id := self._run(context).resume_without_event()) is not None:

@@ -186,5 +186,5 @@ class DliJobSensor(BaseSensorOperator):
             if self.never_fail:
                 raise AirflowSkipException(str(error)) from error
             if isinstance(error, PERMANENT):
-                raise AirflowFailException(str(error)) from error
+                raise AirflowFailException(str(error)) from None
             raise

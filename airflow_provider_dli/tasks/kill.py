@@ -77,6 +77,10 @@ class KillSwitch:
         self.expects_a_job = False
         self._reset(None, None, None, str)
 
+    def __reduce__(self) -> tuple[type[KillSwitch], tuple[()]]:
+        # An operator that has run may be copied or pickled. The copy follows no job, and is killed by itself.
+        return KillSwitch, ()
+
     @property
     def state(self) -> State:
         """Where the switch stands."""

@@ -59,6 +59,7 @@ class Statement:
     stop_with_savepoint = False
     start_timeout: timedelta | None = None
     log_tail_lines = 0
+    console_url: str | None = None
     region: str | None = None
     project_id: str | None = None
 

@@ -175,6 +175,7 @@ class JobRun:
         """Be ready to cancel the job of a task that is resumed, also when it was killed before it came to this."""
         self._switch.expects_a_job = True
         client = self._connected(watch_nothing).watching(self._switch.check)
+        self._task.console_url = client.connect().console_url or ""
         with self._cancelling(client):
             if self._task.current_job_id is not None and not is_foreign:
                 self._switch.follow(self._task.current_job_id)
@@ -265,7 +266,9 @@ class JobRun:
         task, job = self._task, started.job
         task.current_job_id = job.id
         self._told = Told(job.status) if started.is_earlier or started.is_foreign else Told.submitted()
-        xcoms.announce(self._ti, job.id, client.connect().console_url, is_foreign=started.is_foreign, place=place)
+        console_url = client.connect().console_url
+        xcoms.announce(self._ti, job.id, console_url, is_foreign=started.is_foreign, place=place)
+        task.console_url = console_url or ""
         if not task.wait_for_completion:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()

@@ -30,6 +30,7 @@ class JobTask(Protocol):
     """What the machine needs of an operator that runs a job: its parameters, its work, its switch, and a client."""
 
     current_job_id: str | None
+    console_url: str | None
     dli_conn_id: str
     region: str | None
     project_id: str | None

@@ -51,7 +51,7 @@ def install(line: str, folder: Path) -> str:
         _uv("pip", "install", "--python", python, "--exclude-newer", airflow.until, *requirements)
         complete.touch()
     # In a second step, and not from among the libraries of that time: 3.0.6 came with a common-compat that is too old.
-    ours = ("--reinstall-package", "airflow-provider-dli", "apache-airflow-providers-common-compat>=1.12", str(PROJECT))
+    ours = ("--reinstall-package", "airflow-provider-dli", "apache-airflow-providers-common-compat>=1.15", str(PROJECT))
     _uv("pip", "install", "--python", python, *ours)
     return python
 

@@ -161,7 +161,7 @@ class TestSubmit:
     def test_bad_input_is_named_and_nothing_submitted(self, dli_local, execute, arguments, field):
         with pytest.raises(AirflowFailException, match=field) as caught:
             execute(DliSubmitSqlJobOperator, **arguments)
-        assert caught.value.__cause__.field == field
+        assert caught.value.__context__.field == field
         assert dli_local.jobs() == []
 
 

@@ -169,7 +169,7 @@ class TestCreate:
     def test_bad_input_is_named_and_nothing_sent(self, dli_local, create, changes, field):
         with pytest.raises(AirflowFailException, match=field) as caught:
             create(**changes)
-        assert caught.value.__cause__.field == field
+        assert caught.value.__context__.field == field
         assert dli_local.requests() == []
 
     def test_an_unknown_pool(self, dli_local, create):

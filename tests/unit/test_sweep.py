@@ -301,7 +301,7 @@ class TestWhatGoesWrong:
             AirflowFailException, match=r"`deployment` in section \[dli\].* is not set.*Set it"
         ) as caught:
             run()
-        assert caught.value.__cause__.field == "deployment"
+        assert caught.value.__context__.field == "deployment"
         assert dli_local.requests(since=seen) == []
 
     def test_a_deployment_that_would_be_cut_is_refused(self, run, monkeypatch):
