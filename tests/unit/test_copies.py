@@ -40,11 +40,15 @@ def stock(hook):
     return SQLExecuteQueryOperator(task_id="load", conn_id="dli_default", sql="DROP TABLE IF EXISTS t", handler=None)
 
 
+def pickled(value):
+    return pickle.loads(pickle.dumps(value))
+
+
 def the_sql():
     return "SELECT 1"
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda task: pickle.loads(pickle.dumps(task))], ids=str)
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, pickled])
 @pytest.mark.parametrize("make", [statement, batch, function, sensor, stock])
 def test_an_operator_that_has_run_can_be_copied(dli_local, hook, make, copied):
     if make is batch:
@@ -66,7 +70,7 @@ def test_a_copy_is_killed_by_itself():
     assert (task.switch.killed, again.switch.killed) == (False, True)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda hook: pickle.loads(pickle.dumps(hook))], ids=str)
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 def test_a_hook_that_was_used_can_be_copied(dli_local, connect, copied):
     hook = connect()
     assert list(hook.list_jobs()) == []
