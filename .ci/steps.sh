@@ -82,7 +82,7 @@ lowest_versions() {
   uv pip install --quiet --python "$scratch/lowest/bin/python" \
     "pytest>=8.3,<9" pytest-timeout pytest-xdist "hypothesis>=6.120" pyyaml cryptography
   # Without what one line of Airflow does otherwise.
-  timeout 600 "$scratch/lowest/bin/python" -m pytest -n 3 tests/unit/test_{hook,trigger}.py \
+  timeout 600 "$scratch/lowest/bin/python" -m pytest -n 3 tests/unit/test_{hook,trigger,imports}.py \
     --deselect tests/unit/test_trigger.py::TestMany::test_of_a_killed_run_one_answer_is_enough
 }
 
