@@ -7,6 +7,7 @@ DLI spells the same thing in several ways. What is spelled in none of them is le
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def error_of(
     *,
     hints: Mapping[type[DliError] | str, str] = MappingProxyType({}),
     advice: Mapping[str, str] = MappingProxyType({}),
+    about_job: bool = False,
     retry_after: float | None = None,
     secrets: Collection[str] = (),
 ) -> DliError:
@@ -50,11 +52,14 @@ def error_of(
     :param body: The parsed JSON body, or its text when it was not JSON.
     :param hints: What to do, by the code of the error, or by its class.
     :param advice: What to do, by a word of DLI's message, in lower case; the first one counts.
+    :param about_job: Whether the call is about one job, which is what does not exist if DLI says so.
     :param retry_after: Seconds the server asked to wait; None when it did not.
     :param secrets: What must not be shown, should the answer repeat it.
     """
     code, text, request_id = _read_error(body)
     kind = _KIND_BY_NUMBER.get(_normal(code)) or _kind_by_status(status)
+    if about_job and _is_gone(kind, status, code, text):
+        kind = DliNotFoundError
     code, request_id = (clean(value, NAME_LIMIT, secrets=secrets) for value in (code, request_id))
     text = clean(text, secrets=secrets)
     details = ", ".join([code] * bool(code) + [f"HTTP {status}"] + [f"request {request_id}"] * bool(request_id))
@@ -148,6 +153,15 @@ _KIND_BY_NUMBER: dict[str, type[DliError]] = {
     # After DLI.0019, a time-out, and DLI.10001, an internal error, the work may have been done all the same.
     **dict.fromkeys(["DLI.0012", "DLI.0019", "DLI.0999", "DLI.10001", "APIG.0308"], DliTemporaryError),
 }
+
+
+# No source names the code for a job that DLI does not know; what is recorded comes with a code that may mean anything.
+_DOES_NOT_EXIST = re.compile(r"\bnot exist\b|n't exist\b|\bnot (?:be )?found\b|\bno such\b", re.IGNORECASE)
+
+
+def _is_gone(kind: type[DliError], status: int, code: str, text: str) -> bool:
+    is_of_dli = code.startswith("DLI.") or (not code and status < 500)
+    return is_of_dli and kind in (DliError, DliTemporaryError) and _DOES_NOT_EXIST.search(text) is not None
 
 
 def _kind_by_status(status: int) -> type[DliError]:

@@ -65,6 +65,7 @@ class Call(Generic[T]):
     :param tells_success: False where ``is_success`` means nothing.
     :param answers_loosely: Whether the answer may be an array, or empty; ``read`` then gets ``{"elements": [...]}``.
     :param advice: What to do about a refusal, by a word of DLI's message, in lower case.
+    :param about_job: Whether it is about one job: then a refusal that says that something does not exist means the job.
     :param read_refusal: Turns a refusal into what the caller wants, from the answer and the error that it would be. By
         default, that is raised, and always where a repeat, new credentials or a right may help.
     """
@@ -84,6 +85,7 @@ class Call(Generic[T]):
     tells_success: bool = True
     answers_loosely: bool = False
     advice: Mapping[str, str] = field(default_factory=dict)
+    about_job: bool = False
     read_refusal: Callable[[Answer, DliError], T] | None = None
 
     def url_path(self, project_id: str) -> str:

@@ -143,7 +143,7 @@ def status(job_id: str | int) -> Call[Job]:
             raise DliTemporaryError(f"{what}: DLI's answer holds no status")
         return _read_job(answer, found, str(job_id))
 
-    return Call(what, "GET", _path(job_id), read, repeatable=True, iam_action="dli:jobs:get")
+    return Call(what, "GET", _path(job_id), read, repeatable=True, iam_action="dli:jobs:get", about_job=True)
 
 
 def delete(job_id: str | int) -> Call[None]:
@@ -211,6 +211,7 @@ def _order(job_id: str | int, verb: str, path: str, **options: bool) -> Call[Non
         # One element per job; in older editions, an object.
         answers_loosely=True,
         advice=_ADVICE,
+        about_job=verb == "stop",
     )
 
 

@@ -294,6 +294,7 @@ def cancel(job_id: str) -> Call[None]:
         repeatable=True,
         iam_action="dli:queue:cancelJob",
         answers_loosely=True,
+        about_job=True,
     )
 
 
@@ -312,7 +313,7 @@ def _look(what: str, path: str, job_id: str) -> Call[Job]:
             raise DliTemporaryError(f"{what}: DLI's answer holds no state")
         return _read_job(answer, answer.body, job_id)
 
-    return _call(what, "GET", path, read, repeatable=True, iam_action="dli:jobs:get")
+    return _call(what, "GET", path, read, repeatable=True, iam_action="dli:jobs:get", about_job=True)
 
 
 def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:

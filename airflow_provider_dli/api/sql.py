@@ -167,6 +167,7 @@ def status(job_id: str) -> Call[Job]:
         read,
         repeatable=True,
         iam_action="dli:jobs:get",
+        about_job=True,
     )
 
 
@@ -354,6 +355,7 @@ def cancel(job_id: str) -> Call[None]:
         lambda answer: None,
         repeatable=True,
         iam_action="dli:queue:cancelJob",
+        about_job=True,
     )
 
 

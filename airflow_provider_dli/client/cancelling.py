@@ -13,7 +13,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import identity, machine
-from airflow_provider_dli.exceptions import PERMANENT, SAID_TWICE, DliError, DliTemporaryError
+from airflow_provider_dli.exceptions import (
+    PERMANENT,
+    SAID_TWICE,
+    DliAuthenticationError,
+    DliError,
+    DliNotFoundError,
+    DliTemporaryError,
+)
 from airflow_provider_dli.job import Cancellation, JobState
 from airflow_provider_dli.threads import SLICE, Mailbox, run_in_thread
 
@@ -95,16 +102,42 @@ async def cancel_in_loop(attempt: Callable[[], Cancellation], what: str, patienc
             each.cancel()  # (What is on its way to DLI gets there.)
 
 
-def without_cancel(client: DliClient, kind: JobKind[Any], job_id: str, *, keep_draft: bool) -> Cancellation | None:
+def may_be_about_the_job(error: DliError) -> bool:
+    """
+    Whether a failed cancel may have failed because of the state of the job: then the job is looked at.
+
+    DLI documents no answer for a job that is over. It may be a soft failure or any status, with any code.
+    """
+    if not isinstance(error, DliTemporaryError):
+        return not isinstance(error, PERMANENT)
+    # What got no answer is sent again, and so is what DLI has not even looked at.
+    return error.status is not None and not error.nothing_started
+
+
+def without_cancel(
+    client: DliClient, kind: JobKind[Any], job_id: str, refusal: DliError, *, keep_draft: bool
+) -> Cancellation | None:
     """
     Look at a job whose cancel DLI has refused; return what became of it, None when it still has to be cancelled.
 
     :param client: Asks DLI.
     :param kind: The job's kind.
     :param job_id: The job.
+    :param refusal: What DLI has said.
     :param keep_draft: Whether to keep a job that was never started, because it may be about to.
+    :raises DliNotFoundError: DLI knows no such job.
+    :raises DliError: DLI does not show the job; ``refusal``, if that may pass.
     """
-    job = client.job(kind, job_id)
+    try:
+        job = client.job(kind, job_id)
+    except DliNotFoundError as unknown:
+        raise refusal if isinstance(refusal, DliNotFoundError) else unknown from None
+    except DliAuthenticationError:
+        raise
+    except DliError:
+        if isinstance(refusal, DliTemporaryError):
+            raise refusal from None
+        raise
     if job.state is JobState.STOPPING:
         return Cancellation(job_id, accepted=True)
     if job.state is JobState.CREATED and kind.discard is not None:

@@ -12,7 +12,7 @@ from airflow_provider_dli import machine
 from airflow_provider_dli.api import iam, metadata
 from airflow_provider_dli.client import exchange
 from airflow_provider_dli.client.access import Access
-from airflow_provider_dli.client.cancelling import cancel, without_cancel
+from airflow_provider_dli.client.cancelling import cancel, may_be_about_the_job, without_cancel
 from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.client.finding import list_jobs
 from airflow_provider_dli.client.patience import IN_THREAD, Patience
@@ -234,6 +234,7 @@ class DliClient:
             calls.append(kind.stop_with_savepoint(job_id))
         # Of hundreds of cancels, not each has to make a connection; but what follows a request without an answer does.
         warm = [client for client in [self.access.warm()] if client is not None]
+        refusals: list[DliError] = []
 
         def attempt() -> Cancellation:
             client = (warm.pop() if warm else DliClient(self.access, self.log)).patient(patience)
@@ -241,24 +242,23 @@ class DliClient:
                 client.send(calls[-1])
                 self.access.keep_warm(client)
                 return Cancellation(job_id, accepted=True)
-            except (DliTemporaryError, *PERMANENT):
+            except PERMANENT:
                 raise
             except DliError as error:
-                # DLI documents no answer for a job that is over: it may be an error or a soft failure with any code.
-                try:
-                    found = without_cancel(client, kind, job_id, keep_draft=keep_draft)
-                except DliNotFoundError as unknown:
-                    raise error if isinstance(error, DliNotFoundError) else unknown from None
-                if found is None and len(calls) > 1:
+                if not may_be_about_the_job(error):
+                    raise
+                found = without_cancel(client, kind, job_id, error, keep_draft=keep_draft)
+                if found is not None:
+                    return found
+                is_first, refusals[:] = not refusals, [error]
+                if len(calls) > 1 and not (is_first and isinstance(error, DliTemporaryError)):
                     # A job that cannot be saved must not keep running for that.
                     calls.pop()
                     self.log.warning("The job is stopped without a savepoint. %s", error)
-                if found is None and isinstance(error, DliNotFoundError):
+                if isinstance(error, DliNotFoundError):
                     # It may mean the call, or be the answer of a proxy.
                     raise DliError(f"{error} DLI still shows the job.", code=error.code, status=error.status) from error
-                if found is None:
-                    raise
-                return found
+                raise
 
         return attempt
 

@@ -185,6 +185,7 @@ def _answer(
             failed if status < 400 else body,
             hints=_hints(call, connection, project_id),
             advice=call.advice,
+            about_job=call.about_job,
             retry_after=_retry_after(response.headers.get("Retry-After")),
             secrets=secrets,
         )

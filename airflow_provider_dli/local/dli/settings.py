@@ -20,11 +20,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=False, validate_assignment=True)
 
-    cancel_ended: Literal["error", "soft"] = Field(
-        "error", description="Cancel of an ended job: 400 DLI.0007, or 200 with is_success false."
+    cancel_ended: Annotated[str, Field(pattern=r"^(error|soft|((400|500|soft) )?DLI\.[0-9]{4,5})$")] = Field(
+        "error",
+        description="Cancel of an ended job: 400 DLI.0007; 200 with is_success false (soft); or another code, such as "
+        "DLI.0999 (400), 500 DLI.0999, or soft DLI.0999, where the code stands in the message.",
     )
-    unknown_job: Literal["DLI.0002", "404"] = Field(
-        "DLI.0002", description="Unknown job: 400 DLI.0002, or 404 DLI.0023."
+    unknown_job: Literal["DLI.0002", "DLI.0001", "404"] = Field(
+        "DLI.0002", description="Unknown job: 400 DLI.0002, 400 DLI.0001 that says so, or 404 DLI.0023."
     )
     flags: Literal["bool", "text"] = Field("bool", description="is_success as a boolean or as a string.")
     check_sql: Literal["error", "soft"] = Field(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Path, Response
 
 from airflow_provider_dli.local.dli.bodies_flink import FlinkBody, JarJobBody, RunBody, SqlJobBody, StopBody
+from airflow_provider_dli.local.dli.chapters import refusals
 from airflow_provider_dli.local.dli.chapters.flink_answers import details, flag, success
 from airflow_provider_dli.local.dli.jobs.flink_job import FlinkJob, FlinkStatus
 from airflow_provider_dli.local.dli.jobs.job import JobFailedError, Stage, StoppedError
@@ -67,7 +68,7 @@ async def stop(service: Service, body: StopBody) -> Response:
     def check(number: int) -> FlinkJob:
         job = find(service, number)
         if not job.may_be_stopped:
-            raise RefusedError(400, "DLI.0007", f"The job {number} is in {job.status} and cannot be stopped.")
+            raise refusals.ended(service, f"The job {number} is in {job.status} and cannot be stopped.")
         return job
 
     act = functools.partial(_stop, service, with_savepoint=body.trigger_savepoint)
@@ -98,7 +99,7 @@ def find(service: Service, number: int) -> FlinkJob:
     job = service.jobs.get(str(number))
     if isinstance(job, FlinkJob) and not job.deleted:
         return job
-    raise RefusedError(400, "DLI.16001", f"The job {number} does not exist.")
+    raise refusals.unknown(service, "Flink job", str(number))
 
 
 def _create(service: Service, body: FlinkBody, job_type: str, statement: str, message: str) -> Response:

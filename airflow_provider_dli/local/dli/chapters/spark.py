@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import Query, Response
 
 from airflow_provider_dli.local.dli.bodies_spark import BatchBody
-from airflow_provider_dli.local.dli.chapters import spark_answers
+from airflow_provider_dli.local.dli.chapters import refusals, spark_answers
 from airflow_provider_dli.local.dli.chapters.spark_answers import success
 from airflow_provider_dli.local.dli.jobs.driver_log import DriverLog
 from airflow_provider_dli.local.dli.jobs.job import JobFailedError, StoppedError
@@ -16,7 +16,7 @@ from airflow_provider_dli.local.dli.jobs.runner import Work, wait_unless_stopped
 from airflow_provider_dli.local.dli.jobs.scripts import CANCELLED_BY_USER, Script, play
 from airflow_provider_dli.local.dli.jobs.spark_batch import BatchState, SparkBatch
 from airflow_provider_dli.local.dli.jobs.threads import run_interruptibly
-from airflow_provider_dli.local.dli.replies import RefusedError, SoftFailureError, no_such_api
+from airflow_provider_dli.local.dli.replies import RefusedError, no_such_api
 from airflow_provider_dli.local.dli.service import Service
 
 LOG_LINES = 100
@@ -87,10 +87,7 @@ async def cancel(service: Service, batch_id: str) -> Response:
     if batch.is_active:
         batch.ask_to_stop(CANCELLED_BY_USER)
         return Response() if service.settings.spark_cancel_answer == "empty" else success(service, msg="deleted")
-    text = f"The batch has ended ({batch.status}) and cannot be canceled."
-    if service.settings.cancel_ended == "soft":
-        raise SoftFailureError(text)
-    raise RefusedError(400, "DLI.0007", text)
+    raise refusals.ended(service, f"The batch has ended ({batch.status}) and cannot be canceled.")
 
 
 def find(service: Service, batch_id: str) -> SparkBatch:
@@ -100,9 +97,7 @@ def find(service: Service, batch_id: str) -> SparkBatch:
     job = service.jobs.get(batch_id)
     if isinstance(job, SparkBatch):
         return job
-    if service.settings.unknown_job == "404":
-        raise RefusedError(404, "DLI.0023", "No related resources were found.")
-    raise RefusedError(400, "DLI.0002", f"There is no batch with the id {batch_id[:64]}")
+    raise refusals.unknown(service, "batch", batch_id)
 
 
 def _take_script(service: Service, batch: SparkBatch) -> Script | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Response
 
 from airflow_provider_dli.local.dli.bodies import CheckBody, SubmitBody
+from airflow_provider_dli.local.dli.chapters import refusals
 from airflow_provider_dli.local.dli.jobs.job import JobFailedError, Stage
 from airflow_provider_dli.local.dli.jobs.runner import Work
 from airflow_provider_dli.local.dli.jobs.scripts import CANCELLED_BY_USER, Script, play
@@ -116,10 +117,7 @@ async def cancel(service: Service, job_id: str) -> Response:
     if job.is_active:
         job.ask_to_stop(CANCELLED_BY_USER)
         return success(service)
-    text = f"The job has ended ({job.status}) and cannot be canceled."
-    if service.settings.cancel_ended == "soft":
-        raise SoftFailureError(text)
-    raise RefusedError(400, "DLI.0007", text)
+    raise refusals.ended(service, f"The job has ended ({job.status}) and cannot be canceled.")
 
 
 def find(service: Service, job_id: str) -> SqlJob:
@@ -129,9 +127,7 @@ def find(service: Service, job_id: str) -> SqlJob:
     job = service.jobs.get(job_id)
     if isinstance(job, SqlJob):
         return job
-    if service.settings.unknown_job == "404":
-        raise RefusedError(404, "DLI.0023", "No related resources were found.")
-    raise RefusedError(400, "DLI.0002", f"There is no job with the id {job_id[:64]}")
+    raise refusals.unknown(service, "job", job_id)
 
 
 def job_status(job: SqlJob) -> dict[str, Any]:
