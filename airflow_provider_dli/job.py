@@ -51,6 +51,7 @@ class Goal(StrEnum):
 
     FINISHED = "finished"
     RUNNING = "running"
+    STOPPED = "stopped"  # what was asked to stop: for this, a job that is back where it was created is there
 
     def ends_wait(self, state: JobState) -> bool:
         """Whether a job in this state is waited for no longer: it is there, or it will not get there."""
@@ -59,17 +60,19 @@ class Goal(StrEnum):
 
     def is_reached(self, state: JobState) -> bool:
         """Whether a job in this state is what was waited for."""
+        if self is Goal.STOPPED:
+            return state.is_at_rest
         return state.is_success or (self is Goal.RUNNING and state is JobState.RUNNING)
 
 
 def goal_of(wait_for: str) -> Goal:
     """
-    Return the goal of this name.
+    Return the goal of this name, of those that a user can wait for.
 
     :raises DliValueError: There is none; lists those that there are.
     """
-    if wait_for not in list(Goal):
-        known = " or ".join(f'"{goal}"' for goal in Goal)
+    if wait_for not in (Goal.FINISHED, Goal.RUNNING):
+        known = " or ".join(f'"{goal}"' for goal in (Goal.FINISHED, Goal.RUNNING))
         raise DliValueError(f"wait_for must be {known}, not {wait_for!r}.", field="wait_for")
     return Goal(wait_for)
 
@@ -134,6 +137,11 @@ class Job:
         return f"{self.title} {self.id}"
 
     @property
+    def is_reset(self) -> bool:
+        """Whether it has been started, and rests where it was created: a stop takes some jobs there."""
+        return self.state is JobState.CREATED and (self.launched_at is not None or bool(self.duration))
+
+    @property
     def figures(self) -> str:
         """What DLI tells of the work of a job that is over, such as ``3.0 s, 1,200 rows, 5.2 MB read``."""
         figures = []
@@ -162,6 +170,8 @@ class Job:
         lines = [f"{self} ended {self.status}: {self.message or 'DLI gives no reason'}"]
         if self.state is JobState.STOP_FAILED:
             lines = [f"{self} could not be stopped and may still run ({self.status}). {self.message}".rstrip()]
+        elif self.state is JobState.CREATED:
+            lines = [f"{self} was stopped, by a user, another task or another client: it is {self.status} again"]
         elif self.state is JobState.CANCELLED and not self.message:
             lines = [f"{self} was cancelled, by a user, another client or a time limit of DLI"]
         shown = self.statement.strip().splitlines()[:3]

@@ -140,6 +140,9 @@ def without_cancel(
         raise
     if job.state is JobState.STOPPING:
         return Cancellation(job_id, accepted=True)
+    if job.is_reset:
+        # With a savepoint, maybe: not for us to delete.
+        return Cancellation(job_id, accepted=False, state=JobState.CANCELLED)
     if job.state is JobState.CREATED and kind.discard is not None:
         # What a user has drafted is not for us to delete.
         is_ours = job.is_proved and identity.read_attempt(job.tags) is not None

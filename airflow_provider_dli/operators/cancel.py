@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_dli import machine, story
 from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError, DliJobError, DliValueError
-from airflow_provider_dli.job import JobState
+from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.operators.base import DEFERRABLE, DliOperator
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
@@ -106,7 +106,7 @@ class DliCancelJobOperator(DliOperator):
         if self.wait_for_completion:
             if self.may_defer and (active := self._still_active(client, kind, waiting)):
                 Deferral(tuple(active), deferral.deadline, cancelled=tuple(accepted)).begin(
-                    self, kind.name, poll_interval=self.poll_interval
+                    self, kind.name, poll_interval=self.poll_interval, goal=Goal.STOPPED
                 )
             for job_id, told in waiting.items():
                 try:
@@ -114,7 +114,7 @@ class DliCancelJobOperator(DliOperator):
                 except DliJobError as error:
                     errors.append(error)
                     continue
-                is_cancelled = job_id in accepted and may_be_cancelled(kind, job)
+                is_cancelled = job.is_reset or (job_id in accepted and may_be_cancelled(kind, job))
                 states[job_id] = str(JobState.CANCELLED if is_cancelled else job.state)
         if errors:
             raise errors[0]
@@ -128,7 +128,7 @@ class DliCancelJobOperator(DliOperator):
         return [
             job_id
             for job_id, told in waiting.items()
-            if has_to_be_waited_for(client, kind, job_id, told, within=end - machine.monotonic())
+            if has_to_be_waited_for(client, kind, job_id, told, Goal.STOPPED, within=end - machine.monotonic())
         ]
 
     def _checked_job_ids(self, kind: JobKind[Any]) -> list[str]:

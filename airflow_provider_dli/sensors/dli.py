@@ -17,14 +17,14 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.sdk import conf as airflow_config
 
-from airflow_provider_dli import machine, story
+from airflow_provider_dli import machine
 from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import PERMANENT, DliError, DliJobError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Goal, goal_of
-from airflow_provider_dli.story import Told
-from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over
+from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.of_hook import is_in_another_task
+from airflow_provider_dli.waiting.watcher import WatchedJob
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -93,7 +93,7 @@ class DliJobSensor(BaseSensorOperator):
         self.project_id: Any = project_id
         self.deferrable = deferrable
         self._job: Job | None = None
-        self._told = Told()
+        self._watched: WatchedJob | None = None
 
     def execute(self, context: Context) -> None:
         """Wait for the job, here or in the triggerer."""
@@ -113,9 +113,9 @@ class DliJobSensor(BaseSensorOperator):
         except DliTemporaryError as error:
             self.log.warning("DLI does not answer; asking again. %s", error)
             return False
-        if self._job.status != self._told.status:
-            self.log.info("%s", story.state(self._job, self._told))
-        return goal.ends_wait(self._job.state)
+        watched = self._watch()
+        watched.heard(self._job)
+        return watched.ends_wait(self._job, goal)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None, **crossed: Any) -> None:
         """
@@ -129,6 +129,8 @@ class DliJobSensor(BaseSensorOperator):
             require_over(event)
         except DliError as error:
             self.log.warning("Waiting for the job in the worker. %s", error)
+        # What has ended the wait of the trigger ends this one too.
+        self._watch().has_started = says_over(event)
         if give_up_at is not None:
             self.timeout = max(give_up_at - machine.time(), 0)
         # Airflow guards `execute` against calls from other methods. The first poke is the last, usually.
@@ -160,6 +162,10 @@ class DliJobSensor(BaseSensorOperator):
                 poll_interval=max(self.poke_interval, _SHORTEST_INTERVAL),
                 goal=goal_of(self.wait_for),
             )
+
+    def _watch(self) -> WatchedJob:
+        self._watched = self._watched or WatchedJob(str(self.job_id), self.log)
+        return self._watched
 
     def _require_success(self) -> None:
         if self._job is not None:

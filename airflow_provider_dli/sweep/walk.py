@@ -17,6 +17,7 @@ from airflow_provider_dli.exceptions import (
     DliTaskKilledError,
     DliTemporaryError,
 )
+from airflow_provider_dli.job import JobState
 from airflow_provider_dli.sweep.report import Report
 from airflow_provider_dli.sweep.verdict import (
     Candidate,
@@ -117,7 +118,7 @@ class Walk:
         tags = {identity.DEPLOYMENT: identity.escape(self._deployment)}
         for status in kind.active:
             for job in self._client.jobs(kind, Query(tags, status, queue_name)):
-                if (each := candidate(job, self._deployment)) is not None:
+                if not job.is_reset and (each := candidate(job, self._deployment)) is not None:
                     yield each
 
     def _judged(self, candidates: Iterable[Candidate]) -> Iterator[tuple[Candidate, Judgement]]:
@@ -198,7 +199,7 @@ class Walk:
         kind = self._kind_of(orphan)
         try:
             job = self._client.patient(replace(self._client.patience, give_up_after=0)).job(kind, orphan.job_id)
-            if may_be_cancelled(kind, job):
+            if may_be_cancelled(kind, job) or job.state is JobState.CREATED:
                 return Judgement(Verdict.CANCELLED, why)
             if not job.state.is_active:
                 return Judgement(Verdict.OVER, f"{job.status} in spite of the cancel")

@@ -94,7 +94,8 @@ class JobRun:
                 require_over(event)
                 # The trigger has seen the end: DLI gets a while to report it again.
                 late = None if deadline is None else max(deadline, machine.time() + _TOLD_ONCE_MORE_WITHIN)
-                job = self._wait(client.watching(self._watch_until(late)), job_id, deferral.start_by)
+                in_time = client.watching(self._watch_until(late))
+                job = self._wait(in_time, job_id, deferral.start_by, has_started=True)
             place = Place(*deferral.statement or xcoms.announced_statement(TaskInstanceKey.of(self._ti)))
             ended = Started(job, deferral.is_earlier, deferral.is_foreign)
             job = self._result(client, place, ended, deadline)
@@ -163,7 +164,7 @@ class JobRun:
                 raise
             except DliJobError as error:
                 self._switch.check()  # a job that our own kill cancelled is not to blame
-                if error.job is not None and (error.job.may_recover or error.job.state.is_active):
+                if error.job is not None and (error.job.may_recover or not error.job.state.is_at_rest):
                     self._switch.abandon("DLI may start the failed job again by itself, or could not stop it")
                 raise
             except BaseException as error:
@@ -291,14 +292,15 @@ class JobRun:
         job = replace(self._wait(client.watching(self._watch_here(deadline)), job.id, start_by), rows=job.rows)
         return self._result(client, place, started._replace(job=job), deadline)
 
-    def _wait(self, client: DliClient, job_id: str, start_by: float | None = None) -> Job:
+    def _wait(self, client: DliClient, job_id: str, start_by: float | None = None, *, has_started: bool = False) -> Job:
         task = self._task
-        how: dict[str, Any] = {"poll_interval": task.poll_interval, "told": self._told}
+        how: dict[str, Any] = {"poll_interval": task.poll_interval, "told": self._told, "has_started": has_started}
         if start_by is not None:
             in_time = client.watching(self._watch_start(client.patience.watch, start_by))
             job = wait_until_over(in_time, task.job_kind, job_id, goal=Goal.RUNNING, **how)
-            if task.goal.ends_wait(job.state):
+            if task.goal.ends_wait(job.state) or not job.state.is_active or job.state is JobState.CREATED:
                 return job
+            how["has_started"] = True
         return wait_until_over(client, task.job_kind, job_id, goal=task.goal, **how)
 
     def _result(self, client: DliClient, place: Place, ended: Started, deadline: float | None) -> Job:

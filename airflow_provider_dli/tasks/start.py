@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_dli import identity, machine, story
 from airflow_provider_dli.api.job_kind import Query
@@ -19,7 +19,7 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.job import JobState
+from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.bound import bounded
 from airflow_provider_dli.tasks.kill import FIND_WITHIN
@@ -172,7 +172,8 @@ def _start_existing(this: ThisTry, job_id: str) -> Started:
     if job.state is JobState.STOPPING:
         task.log.info("%s is %s: it is started once it has stopped.", job, job.status)
         told = Told(job.status)
-        job = wait_until_over(this.client, kind, job_id, poll_interval=task.poll_interval, told=told)
+        how: dict[str, Any] = {"poll_interval": task.poll_interval, "told": told}
+        job = wait_until_over(this.client, kind, job_id, goal=Goal.STOPPED, **how)
     if not job.state.is_at_rest:
         is_foreign = "" if is_retry else "; a kill leaves it alone, for this task has not started it"
         task.log.info("%s is %s already: not started again%s.", job, job.status, is_foreign)

@@ -273,7 +273,8 @@ def _cancel(statements: Sequence[ThisTry], unwanted: Sequence[Earlier]) -> dict[
         job = wait_until_stopped(this.client, kind, earlier.job.id, poll_interval=task.poll_interval, told=told)
         task.switch.forget(earlier.job.id)
         # With the tags of the list: a status call may not return them.
-        ended[earlier.job.id] = replace(earlier.job, state=job.state, status=job.status)
+        state = JobState.CANCELLED if job.state is JobState.CREATED else job.state
+        ended[earlier.job.id] = replace(earlier.job, state=state, status=job.status)
     return ended
 
 

@@ -64,7 +64,8 @@ class DliJobTrigger(BaseTrigger):
     :param cancel_on_kill: Whether to cancel the jobs when the task is killed or gives up. Default False.
     :param stop_with_savepoint: Whether to save their state then, where jobs of this kind have savepoints. Default
         False.
-    :param goal: What to wait for: ``"finished"`` (default), or ``"running"``.
+    :param goal: What to wait for: ``"finished"`` (default), ``"running"``, or ``"stopped"``, of jobs that were told to
+        stop.
     :param start_by: Seconds since the epoch after which a job that has not started is given up. Default: none.
     """
 
@@ -198,7 +199,7 @@ class DliJobTrigger(BaseTrigger):
             await shared().channel.states.answer(TaskInstanceKey.of(self.task_instance))
 
     async def _until_over(self) -> None:
-        goal = goal_of(self.goal)
+        goal = Goal.STOPPED if self.goal == Goal.STOPPED else goal_of(self.goal)
         if self.start_by is not None:
             # A trigger that comes later, because it was handed over, gets a look all the same.
             within = max(self.start_by - machine.time(), _LOOKS_WITHIN)

@@ -316,7 +316,7 @@ class Poller:
         """Return whether a job is over. In a thread."""
         found = client.job(self._kind, job.job_id)
         job.heard(found)
-        return job.goal.ends_wait(found.state)
+        return job.ends_wait(found, job.goal)
 
     def _end(self, job: WaitedJob, error: Exception | None = None) -> None:
         # At once: a trigger that comes now asks anew.

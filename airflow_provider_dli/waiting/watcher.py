@@ -58,6 +58,7 @@ def wait_until_over(
     poll_interval: float,
     goal: Goal = Goal.FINISHED,
     told: Told | None = None,
+    has_started: bool = False,
 ) -> Job:
     """
     Wait until a job is over, however it ends, or has come to what it is waited for; return it.
@@ -71,11 +72,13 @@ def wait_until_over(
     :param poll_interval: Seconds between two status calls, at most.
     :param goal: What it is waited for. Default: that it finishes.
     :param told: What was logged of it before. Default: nothing.
+    :param has_started: Whether it is known to have started. Default False.
     :raises DliNotFoundError: DLI knows no such job.
     :raises DliTemporaryError: DLI has not answered for 30 minutes.
     """
     watcher = JobWatcher(client, kind, job_id, poll_interval=poll_interval, told=told)
-    while (job := watcher.look()) is None or not goal.ends_wait(job.state):
+    watcher.has_started = has_started
+    while (job := watcher.look()) is None or not watcher.ends_wait(job, goal):
         client.patience.watch()
         client.pause(watcher.interval)
     client.patience.watch()
@@ -92,13 +95,13 @@ def wait_until_stopped(
     :raises DliJobError: It could not be stopped, and may still run.
     """
     told = told or Told()
-    job = wait_until_over(client, kind, job_id, poll_interval=poll_interval, told=told)
+    job = wait_until_over(client, kind, job_id, poll_interval=poll_interval, goal=Goal.STOPPED, told=told)
     if job.state is JobState.STOP_FAILED:
         client.log.warning("%s could not be stopped (%s); trying once more. %s", job, job.status, job.message)
         client.cancel(kind, job_id)
         # What DLI shows until it has begun to stop it is the failure of before.
         client.pause(FIRST_POLL_INTERVAL)
-        job = wait_until_over(client, kind, job_id, poll_interval=poll_interval, told=told)
+        job = wait_until_over(client, kind, job_id, poll_interval=poll_interval, goal=Goal.STOPPED, told=told)
         if job.state is JobState.STOP_FAILED:
             job.require()
     return job
@@ -118,7 +121,7 @@ def has_to_be_waited_for(
     watcher = JobWatcher(client, kind, job_id, poll_interval=1, told=told)
     while True:
         job = watcher.look()
-        if job is not None and goal.ends_wait(job.state):
+        if job is not None and watcher.ends_wait(job, goal):
             return False
         # What DLI does not know is not worth a deferral: the next look tells.
         if machine.monotonic() >= end and not watcher.is_refused:
@@ -149,7 +152,9 @@ class WatchedJob:
         "_is_refused",
         "_log",
         "_refused_since",
+        "_rests",
         "_told",
+        "has_started",
         "job_id",
         "poll_interval",
         "within",
@@ -167,6 +172,9 @@ class WatchedJob:
         self._away_since: float | None = None
         self._refused_since: float | None = None
         self._is_refused = False
+        #: Whether the job is known to have started.
+        self.has_started = False
+        self._rests = 0
 
     @property
     def interval(self) -> float:
@@ -188,6 +196,7 @@ class WatchedJob:
         self._is_refused = False
         self._refused_since = None
         self._asked_to_wait = 0.0
+        self.has_started = self.has_started or job.state not in (JobState.CREATED, JobState.UNKNOWN)
         if self._away_since is not None:
             self._say("info", "DLI answers again, after %s.", in_seconds(machine.monotonic() - self._away_since))
             self._away_since = None
@@ -198,6 +207,17 @@ class WatchedJob:
             unknown = "%s: this provider does not know the state %r; it counts as active."
             self._say("warning", unknown, job, job.status)
         return True
+
+    def ends_wait(self, job: Job, goal: Goal) -> bool:
+        """
+        Whether nobody waits for the job any longer.
+
+        :param job: What its own status call has said just now.
+        :param goal: What it is waited for.
+        """
+        # A stop takes some jobs back to where they were created. Once, that may be an old answer.
+        self._rests = self._rests + 1 if self.has_started and job.state is JobState.CREATED else 0
+        return goal.ends_wait(job.state) or self._rests > 1
 
     def missed(self, error: DliError, took: float) -> None:
         """

@@ -71,8 +71,9 @@ class Settings(BaseModel):
     flink_restart_delay: Seconds = Field(
         0.5, description="Seconds until a Flink job with restart_when_exception restarts after an error."
     )
-    flink_stop: Literal["works", "fails"] = Field(
-        "works", description="A stop ends in job_cancel_success, or in job_cancel_fail while the job still runs."
+    flink_stop: Literal["works", "fails", "resets"] = Field(
+        "works",
+        description="A stop ends in job_cancel_success, in job_cancel_fail while the job still runs, or in job_init.",
     )
     flink_delete_running: Literal["stops", "refused"] = Field(
         "stops", description="Delete of a running Flink job: stops it, or 400 DLI.0007."

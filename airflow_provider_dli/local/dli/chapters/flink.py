@@ -271,6 +271,7 @@ async def _stop_slowly(service: Service, job: FlinkJob) -> None:
     if service.settings.flink_stop == "fails":
         job.show(FlinkStatus.CANCEL_FAIL, "The job could not be stopped, and may still run.")
     else:
+        job.is_reset_by_stop = service.settings.flink_stop == "resets"
         job.ask_to_stop("")
 
 

@@ -43,7 +43,7 @@ NEXT_STATUS: Mapping[FlinkStatus, set[FlinkStatus]] = {
     S.RUNNING_EXCEPTION: {S.SUBMITTING, S.RUNNING, S.SAVEPOINTING, S.CANCELING, *_ENDS},
     # A job may end by itself while it is being stopped.
     S.SAVEPOINTING: {S.CANCELING, *_ENDS},
-    S.CANCELING: {S.CANCEL_FAIL, *_ENDS_WHILE_STOPPING},
+    S.CANCELING: {S.INIT, S.CANCEL_FAIL, *_ENDS_WHILE_STOPPING},
     S.CANCEL_SUCCESS: {S.SUBMITTING},
     # The job still runs, and can be stopped again.
     S.CANCEL_FAIL: {S.SAVEPOINTING, S.CANCELING, *_ENDS_WHILE_STOPPING},
@@ -66,6 +66,7 @@ class FlinkJob(Job):
     :param body: What it was created with.
     :param flink_status: The state that it shows.
     :param restart_times: How often DLI has restarted it after an error, since it was run.
+    :param is_reset_by_stop: Whether it is a draft again once it has stopped.
     :param deleted: Whether it is gone for callers.
     :param background: What submits and stops it; kept here, because the event loop keeps no task.
     """
@@ -76,6 +77,7 @@ class FlinkJob(Job):
     flink_status: FlinkStatus = S.INIT
     updated_at: float = field(default_factory=time.time)
     restart_times: int = 0
+    is_reset_by_stop: bool = False
     deleted: bool = False
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -151,4 +153,5 @@ class FlinkJob(Job):
             case Stage.FAILED:
                 self.show(S.SUBMIT_FAIL if before == Stage.LAUNCHING else S.RUNNING_EXCEPTION, message)
             case Stage.CANCELLED:
-                self.show(S.CANCEL_SUCCESS, message)
+                is_reset = self.is_reset_by_stop and self.flink_status == S.CANCELING
+                self.show(S.INIT if is_reset else S.CANCEL_SUCCESS, message)
