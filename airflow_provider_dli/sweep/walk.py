@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 _CONFIRM_WITHIN = 300.0
 # How long the sweep repeats the cancel of one job, in seconds: there may be thousands, and it comes again.
 _CANCEL_WITHIN = 5.0
+
+
+class _TimeIsOverError(Exception):
+    """The time to wait for the end of the jobs is over."""
 
 
 class Walk:
@@ -185,20 +190,36 @@ class Walk:
         end = machine.monotonic() + _CONFIRM_WITHIN
         interval = min(FIRST_POLL_INTERVAL, self._poll_interval)
         waiting = dict(cancelled)
-        while waiting:
-            for job_id, (orphan, why) in list(waiting.items()):
-                if judgement := self._end(orphan, why, is_last_look=machine.monotonic() >= end):
-                    del waiting[job_id]
-                    yield orphan, judgement
-            if waiting:
-                self._client.pause(interval)
-                interval = min(interval * 1.5, self._poll_interval)
+        problems = dict.fromkeys(waiting, "there was no time to look whether it has ended")
 
-    def _end(self, orphan: Candidate, why: str, *, is_last_look: bool) -> Judgement | None:
-        """Tell how a cancelled job ended; None when it has not, and there is time to look again."""
+        def watch() -> None:
+            # Every wait within a call looks here, so no call takes longer, however slow DLI is.
+            self._check()
+            if machine.monotonic() >= end:
+                raise _TimeIsOverError
+
+        client = self._client.patient(replace(self._client.patience, give_up_after=0, watch=watch))
+        with suppress(_TimeIsOverError):
+            while waiting:
+                for job_id, (orphan, why) in list(waiting.items()):
+                    watch()
+                    judgement = self._end(client, orphan, why)
+                    if isinstance(judgement, str):
+                        problems[job_id] = judgement
+                    else:
+                        del waiting[job_id]
+                        yield orphan, judgement
+                if waiting:
+                    client.pause(interval)
+                    interval = min(interval * 1.5, self._poll_interval)
+        for job_id, (orphan, _) in waiting.items():
+            yield orphan, Judgement(Verdict.NOT_CANCELLED, f"DLI accepted the cancel, but {problems[job_id]}")
+
+    def _end(self, client: DliClient, orphan: Candidate, why: str) -> Judgement | str:
+        """Tell how a cancelled job ended; or what keeps it from having ended, as far as is known."""
         kind = self._kind_of(orphan)
         try:
-            job = self._client.patient(replace(self._client.patience, give_up_after=0)).job(kind, orphan.job_id)
+            job = client.job(kind, orphan.job_id)
             if may_be_cancelled(kind, job) or job.state is JobState.CREATED:
                 return Judgement(Verdict.CANCELLED, why)
             if not job.state.is_active:
@@ -209,8 +230,7 @@ class Walk:
         except (DliTaskKilledError, DliAuthenticationError):
             raise
         except DliError as error:
+            if not isinstance(error, DliTemporaryError):
+                return Judgement(Verdict.NOT_CANCELLED, f"DLI accepted the cancel, but {error}")
             problem = str(error)
-            is_last_look = is_last_look or not isinstance(error, DliTemporaryError)
-        if not is_last_look:
-            return None
-        return Judgement(Verdict.NOT_CANCELLED, f"DLI accepted the cancel, but {problem}")
+        return problem

@@ -70,6 +70,12 @@ class KillSwitch:
     _find: Callable[[], Iterable[str]] | None
     # Looks for the job that was submitted last.
     _find_submitted: Callable[[], Iterable[str]] | None
+    # What a thread may change only if it is still its own: one whose submit or search counts as lost may end at any time,
+    # also while the next one is under way. Each is compared and set in single steps, so it needs no lock.
+    _submit_under_way: object | None
+    _launch_under_way: object | None
+    _begun_search: Callable[[], Iterable[str]] | None
+    _ended_search: Callable[[], Iterable[str]] | None
 
     def __init__(self) -> None:
         self.killed = False
@@ -166,7 +172,7 @@ class KillSwitch:
     @property
     def is_launching(self) -> bool:
         """Whether a job may be started at any moment; once that has been tried, a kill cancels it once more."""
-        return self._launching
+        return self._launch_under_way is not None
 
     def submit(
         self,
@@ -195,7 +201,8 @@ class KillSwitch:
             try:
                 job = create()
                 self._jobs.setdefault(job.id, _Followed())
-                self._launching = launch is not None
+                if self._submit_under_way is mine:
+                    self._launch_under_way = None if launch is None else mine
                 if launch is None or (self._unwanted and self._cancel is not None):
                     return job
                 try:
@@ -206,20 +213,24 @@ class KillSwitch:
                         self._jobs[job.id] = _Followed()
             finally:
                 # In this order: whoever sees that no submit is under way finds the job id.
-                self._launching = self._submitting = False
+                if self._launch_under_way is mine:
+                    self._launch_under_way = None
+                if self._submit_under_way is mine:
+                    self._submit_under_way = None
                 if self._unwanted:
                     self._orders.put(True)
 
+        mine = object()
         # In this order: a kill that is not seen here finds a submit under way.
-        self._submitting = True
+        self._submit_under_way, self._launch_under_way = mine, None
         # What was looked for is looked for by the submit.
         self._find = None
         self._find_submitted = find
         if self._unwanted:
-            self._submitting = False
+            self._submit_under_way = None
             self.check()
         # Started before a kill, for the same reason as the thread that cancels.
-        machine.start_thread(partial(self._look_meanwhile, find))
+        machine.start_thread(partial(self._look_meanwhile, mine, find))
         try:
             job = call_in_thread(run, self._check_submit, timeout, "submit of the job")
         except BaseException:
@@ -251,8 +262,8 @@ class KillSwitch:
 
         :param find: Returns their ids; called in a thread.
         """
-        self._has_searched = False
-        self._find = find
+        # Another one each time, for it may be looked for by the same function again.
+        self._find = partial(find)
         if self._unwanted:
             self._orders.put(True)
         self.check()
@@ -285,12 +296,10 @@ class KillSwitch:
         self._why = _KILLED if self.killed else ""
         self._jobs = {}
         self._find = self._find_submitted = None
-        self._is_searching = False
-        self._has_searched = False
+        self._begun_search = self._ended_search = None
         self._search_failure = ""
         self._is_search_refused = False
-        self._submitting = False
-        self._launching = False
+        self._submit_under_way = self._launch_under_way = None
         self._stays_armed = False
         self._is_closed = False
 
@@ -300,6 +309,15 @@ class KillSwitch:
             self._why = why
         self._unwanted = True
         self._orders.put(True)
+
+    @property
+    def _submitting(self) -> bool:
+        return self._submit_under_way is not None
+
+    @property
+    def _has_searched(self) -> bool:
+        """Whether what is to be looked for was looked for, if there is anything."""
+        return self._find is None or self._ended_search is self._find
 
     def _followed(self) -> list[_Followed]:
         return list(self._jobs.values())
@@ -321,7 +339,9 @@ class KillSwitch:
             for job_id, job in list(self._jobs.items()):
                 if job.fate is Fate.REFUSED:
                     self._jobs[job_id] = _Followed()
-            self._has_searched, self._is_search_refused = self._has_searched and not self._is_search_refused, False
+            if self._is_search_refused:
+                self._begun_search = self._ended_search = None
+                self._is_search_refused = False
             self._orders.put(True)
             self._wait_until_settled(self._time_left())
         for job_id, job in list(self._jobs.items()):
@@ -339,8 +359,7 @@ class KillSwitch:
             return True
         if self._submitting:
             return self._is_found()
-        is_searching = self._find is not None and not self._has_searched
-        return not is_searching and all(job.fate.is_settled for job in self._followed())
+        return self._has_searched and all(job.fate.is_settled for job in self._followed())
 
     def _wait_until_told(self) -> None:
         end = machine.monotonic() + SLICE
@@ -354,7 +373,7 @@ class KillSwitch:
     def _is_found(self) -> bool:
         """Whether the job of a submit that is not answered was found, and seen to."""
         followed = self._followed()
-        return bool(followed) and not self._launching and all(job.fate.is_settled for job in followed)
+        return bool(followed) and not self.is_launching and all(job.fate.is_settled for job in followed)
 
     # In threads
 
@@ -369,10 +388,11 @@ class KillSwitch:
                     machine.start_thread(partial(self._cancel_job, job_id, job, self._cancel))
             if self._submitting and not self._jobs:
                 self._tell_begin("the submit is not answered yet; its job is cancelled as soon as it is known")
-            if self._find is not None and not self._has_searched and not self._is_searching:
-                self._is_searching = True
+            # One that is under way may look for something else.
+            if (find := self._find) is not None and find is not self._begun_search:
+                self._begun_search = find
                 self._tell_begin("looking for jobs to cancel")
-                machine.start_thread(partial(self._search, self._find))
+                machine.start_thread(partial(self._search, find))
 
     def _cancel_job(self, job_id: str, job: _Followed, cancel: Callable[[str], Cancellation]) -> None:
         name = self._named(job_id)
@@ -393,7 +413,9 @@ class KillSwitch:
         find, end = self._find_submitted, machine.monotonic() + FIND_WITHIN
         while find is not None and not self._is_closed:
             # Not before this has an answer: where the credentials are refused, it is looked for once more.
-            found, self._find_submitted = set(find()), None
+            found = set(find())
+            if self._find_submitted is find:
+                self._find_submitted = None
             if found:
                 for job_id in found - {unknown}:
                     self._jobs.setdefault(job_id, _Followed())
@@ -405,18 +427,19 @@ class KillSwitch:
         return False
 
     def _search(self, find: Callable[[], Iterable[str]]) -> None:
-        self._search_failure = ""
+        failure, is_refused = "", False
         try:
             for job_id in find():
                 self._jobs.setdefault(job_id, _Followed())
         except Exception as error:  # the edge of a thread: nobody above could say it
-            self._search_failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
-            self._is_search_refused = isinstance(error, DliAuthenticationError)
+            failure = f"Its DLI job, if there is one, could not be looked up and may still run: {error}"
+            is_refused = isinstance(error, DliAuthenticationError)
             if self._log is not None:
-                self._log.error("%s", self._search_failure)
-        self._is_searching = False
-        # In this order: whoever sees that the search is over finds the jobs.
-        self._has_searched = True
+                self._log.error("%s", failure)
+        if self._find is find:
+            self._search_failure, self._is_search_refused = failure, is_refused
+            # In this order: whoever sees that the search is over finds the jobs.
+            self._ended_search = find
         self._orders.put(True)
 
     def _tell(self, level: Literal["info", "error"], job: _Followed, sentence: str) -> None:
@@ -432,9 +455,9 @@ class KillSwitch:
         elif self._log is not None:
             self._log.info("%s.", doing[0].upper() + doing[1:])
 
-    def _look_meanwhile(self, find: Callable[[], Iterable[str]]) -> None:
+    def _look_meanwhile(self, submit: object, find: Callable[[], Iterable[str]]) -> None:
         """Look for the job of a submit that is not answered yet, from the moment on at which it is unwanted."""
-        while self._submitting and not self._jobs and not self._is_closed:
+        while self._submit_under_way is submit and not self._jobs and not self._is_closed:
             if not self._unwanted or self._cancel is None:
                 machine.sleep(SLICE / 5)
                 continue
@@ -451,6 +474,6 @@ class KillSwitch:
         said = [job.said or story.not_confirmed(self._named(job_id)) for job_id, job in list(self._jobs.items())]
         if not said and self._submitting:
             said = ["The answer to its submit had not come."]
-        if self._find is not None and not self._has_searched:
+        if not self._has_searched:
             said.append("Its DLI job, if there is one, could not be looked up in time and may still run.")
         return " ".join([*said, self._search_failure]).strip() or "It had no DLI job."

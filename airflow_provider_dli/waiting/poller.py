@@ -28,6 +28,7 @@ from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
 from airflow_provider_dli.identity import DEPLOYMENT
 from airflow_provider_dli.job import Goal, JobState
+from airflow_provider_dli.text import in_words
 from airflow_provider_dli.waiting.listing import PageRead, TooManyPagesError, walk
 from airflow_provider_dli.waiting.pace import Pace
 from airflow_provider_dli.waiting.waited_job import WaitedJob
@@ -110,6 +111,8 @@ class Poller:
         self._begin_anew()
         self._pace = Pace()
         self._last_error: Exception = DliTemporaryError("DLI has not answered yet")
+        # The job that it is about; None when it is about none.
+        self._last_error_of: str | None = None
         # The list.
         self._list_from = self._walk_from = 0.0
         self._pages_counted: int | None = None
@@ -182,10 +185,20 @@ class Poller:
             if now - max(job.seen_at, self._stood_still_at) > OUTAGE_BUDGET + job.poll_interval
         ]
         for job in lost[:_GIVE_UP_AT_ONCE]:
-            self._end(job, self._last_error)
+            self._end(job, self._given_up(job))
         if len(lost) > _GIVE_UP_AT_ONCE and self._timer is not None:
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(_SCAN_AFTER, self._tend)
+
+    def _given_up(self, job: WaitedJob) -> Exception:
+        """Say that DLI has not told of a job; the last problem may be that of a call about another one."""
+        if not isinstance(self._last_error, DliError):
+            return self._last_error
+        named, cause = self._kind.named(job.job_id), str(self._last_error)
+        if self._last_error_of is not None and self._last_error_of != job.job_id:
+            cause = cause.replace(self._kind.named(self._last_error_of), f"another {self._kind.title}")
+            cause = cause.replace(self._last_error_of, "…")
+        return DliTemporaryError(f"{named}: no usable answer from DLI for {in_words(OUTAGE_BUDGET)}. {cause}")
 
     def _start(self) -> None:
         for task in self._tasks:
@@ -212,6 +225,7 @@ class Poller:
             return
         if error is not None:
             self._last_error = error if isinstance(error, Exception) else RuntimeError(str(error))
+            self._last_error_of = None
             self._log.error("The poller of DLI jobs has died and is started again: %s: %s", type(error).__name__, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             task.get_loop().call_later(_STARTS_AGAIN_AFTER, self._tend_soon)
@@ -296,7 +310,7 @@ class Poller:
             else:
                 self._schedule(job, machine.monotonic())
         except DliError as error:
-            self._last_error = error
+            self._last_error, self._last_error_of = error, job.job_id
             self._pace.failed(error, began)
             try:
                 job.missed(error, machine.monotonic() - began)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import Counter
 
@@ -25,6 +26,10 @@ from airflow_provider_dli.waiting.poller import Poller
 
 EMPTY = '{"is_success": true, "job_count": 0, "jobs": []}'
 MANY = 250
+
+
+# How an id of a SQL job looks.
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @pytest.fixture
@@ -413,6 +418,8 @@ class TestItIsStartedAgain:
         events = asyncio.run(asyncio.wait_for(_all_events(job_ids, cancel_on_kill=False), pace.seconds(30)))
         assert {event["outcome"] for event in events} == {"error"}
         assert all("503" in event["message"] for event in events)
+        # Each task is told of its own job, and of no other.
+        assert [set(re.findall(UUID, event["message"])) for event in events] == [{job_id} for job_id in job_ids]
 
 
 async def _all_events(job_ids, **arguments):

@@ -383,6 +383,17 @@ class TestWhatGoesWrong:
             run()
         assert quick not in str(caught.value)
 
+    def test_nor_while_dli_is_slow(self, dli_local, left_behind, run, monkeypatch):
+        monkeypatch.setattr(walk, "_CONFIRM_WITHIN", 2)
+        slow = [left_behind(will={"cancel_takes": 60}, run_id=f"run {number}") for number in range(12)]
+        dli_local.wait_until(lambda dli: all(dli.job(job_id).status == "RUNNING" for job_id in slow))
+        dli_local.fault("status", "latency", times=None, seconds=0.7)
+        with pytest.raises(DliError) as caught:
+            run()
+        # No more than there was time for.
+        assert len(dli_local.requests("status")) <= 4
+        assert "there was no time to look whether it has ended" in str(caught.value)
+
     def test_without_waiting_it_is_enough_that_dli_accepts(self, dli_local, left_behind, run):
         job_id = left_behind(will={"cancel_takes": 5})
         assert verdicts(run(wait_for_completion=False)) == {job_id: "cancelled"}

@@ -471,3 +471,90 @@ class TestWhatAKillFinds:
             with pytest.raises(DliTaskKilledError):
                 walk.switch.check()
             assert walk.cancelled == ["job"]
+
+
+class TestOvertaken:
+    """A thread that counts as lost ends while what came after it is under way: it changes nothing of that."""
+
+    def test_a_submit_that_counted_as_lost(self):
+        job, answers = Job("late", "sql", "SQL job", JobState.LAUNCHING, ""), threading.Event()
+        with Walk() as walk:
+            walk.cancels.set()
+
+            def late():
+                assert answers.wait(WAIT)
+                return job
+
+            with pytest.raises(DliTemporaryError):
+                walk.switch.submit(late, lambda job: job, timeout=0.05, find=list)
+            walk.do("submit")
+            answers.set()
+            until(lambda: "late" in walk.switch._jobs)
+            # The answer to the second submit has not come.
+            assert walk.switch.state is State.SUBMITTING
+            walk.switch.forget("late")
+            threading.Event().wait(0.05)
+            walk.do("pull")
+            assert walk.switch.state is State.CANCELLING
+            walk.answer.set()
+            until(lambda: walk.switch.state is State.SETTLED)
+            assert "job" in walk.cancelled
+
+    def test_its_launch_says_nothing_of_the_next_one(self):
+        first, second, has_begun = threading.Event(), threading.Event(), threading.Event()
+        job = Job("job", "sql", "SQL job", JobState.CREATED, "")
+
+        def launch(go_on):
+            def wait(job):
+                if go_on is second:
+                    has_begun.set()
+                assert go_on.wait(WAIT)
+                return job
+
+            return wait
+
+        with Walk() as walk:
+            with pytest.raises(DliTemporaryError):
+                walk.switch.submit(lambda: job, launch(first), timeout=0.05, find=list)
+            walk.submitter = in_thread(lambda: walk.switch.submit(lambda: job, launch(second), timeout=WAIT, find=list))
+            assert has_begun.wait(WAIT)
+            threads = threading.active_count()
+            first.set()
+            until(lambda: threading.active_count() < threads)
+            assert walk.switch.is_launching
+            second.set()
+            walk.submitter.join(WAIT)
+            assert not walk.switch.is_launching
+
+    def test_a_search_while_another_one_runs(self):
+        slow, begun = threading.Event(), threading.Event()
+
+        def first():
+            begun.set()
+            assert slow.wait(WAIT)
+            return ["old"]
+
+        with Walk() as walk:
+            walk.cancels.set()
+            in_thread(lambda: walk.switch.search(first))
+            walk.do("pull")
+            assert begun.wait(WAIT)
+            in_thread(lambda: walk.switch.search(lambda: ["new"]))
+            # Not even after the first one, which may hang.
+            until(lambda: walk.cancelled == ["new"])
+            slow.set()
+            until(lambda: sorted(walk.cancelled) == ["new", "old"])
+            until(lambda: walk.switch.state is State.SETTLED)
+
+    def test_the_same_search_once_more(self):
+        found = iter([["one"], ["two"]])
+        with Walk() as walk:
+            walk.cancels.set()
+
+            def find():
+                return next(found)
+
+            walk.do("pull")
+            for job_id in ("one", "two"):
+                in_thread(lambda: walk.switch.search(find))
+                until(lambda job_id=job_id: job_id in walk.cancelled)
