@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import html
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,8 @@ _BLANKS = re.compile(r"[ \t\r\n\v\f]+")
 # JSON can spell half of a character, which no UTF-8 text can hold: no XCom, no log, no request.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _HEX_DIGITS = re.compile(r"%[0-9A-F]{2}|\\u[0-9a-f]{4}")
+# No number that means anything has more.
+_MOST_DIGITS = 400
 # A part of a secret that is no longer than this may be a word of its own.
 _SHORT = 8
 
@@ -77,12 +80,20 @@ def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> An
     :raises ValueError: It is none.
     :raises RecursionError: It is nested too deeply.
     """
-    found = json.loads(text, parse_float=parse_float)
+    try:
+        found = json.loads(text, parse_float=parse_float)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number of thousands of digits, which Python does not read: as large as any
+        found = json.loads(text, parse_float=parse_float, parse_int=_whole_number)
     if _SURROGATE.search(text):
-        found = json.loads(
-            json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"), parse_float=parse_float
-        )
+        kept = json.dumps(json.loads(text, parse_int=_whole_number), ensure_ascii=False)
+        found = json.loads(kept.encode(errors="replace"), parse_float=parse_float)
     return found
+
+
+def _whole_number(digits: str) -> float:
+    return int(digits) if len(digits) < _MOST_DIGITS else math.inf
 
 
 def in_words(seconds: float) -> str:

@@ -6,9 +6,8 @@ DLI spells the same thing in several ways. What is spelled in none of them is le
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,17 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.job import checked_job_id
+from airflow_provider_dli.job import JobState, checked_job_id
 from airflow_provider_dli.text import NAME_LIMIT, clean
 
 if TYPE_CHECKING:
     from pendulum import DateTime, Duration
+
+    from airflow_provider_dli.api.job_kind import JobPage
+    from airflow_provider_dli.job import Job
+
+#: What code raises that reads data of another shape than it expects.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 # The end of the year 9999: as far as dates go.
 _LAST_MILLISECOND = 253_402_300_799_000
@@ -106,6 +111,53 @@ def jobs_of(what: str, body: Mapping[str, Any], field: str, count_field: str) ->
     return jobs
 
 
+def page_of(
+    parts: Iterable[Any], id_of: Callable[[Any], str], read: Callable[[Any, str], Job], job_count: object
+) -> JobPage:
+    """
+    Read one page of a list. A job without a usable id is left out of it: it must not keep the others from being read.
+
+    :param parts: The jobs.
+    :param id_of: Returns the id of a job, or raises.
+    :param read: Reads a job of this id.
+    :param job_count: Number of jobs on all pages.
+    :raises DliTemporaryError: Nothing on it looks like a job: an empty list would have a job started twice.
+    """
+    from airflow_provider_dli.api.job_kind import JobPage
+
+    jobs: list[Job] = []
+    skipped: list[Job | None] = []
+    for part in parts:
+        try:
+            jobs.append(read(part, id_of(part)))
+        except (DliError, *UNREADABLE):
+            try:
+                skipped.append(read(part, ""))
+            except UNREADABLE:
+                skipped.append(None)
+    if skipped and not jobs and all(job is None or job.state is JobState.UNKNOWN for job in skipped):
+        raise DliTemporaryError("DLI's answer holds a list without a single job that can be read")
+    return JobPage(jobs, count(job_count) or 0, tuple(skipped))
+
+
+def check_job(what: str, shown: object, job_id: str) -> None:
+    """
+    Check that an answer is about the job that was asked for, where it says so.
+
+    :param what: What was asked for.
+    :param shown: The id in the answer, if there is one.
+    :param job_id: The id that was asked for.
+    :raises DliTemporaryError: It is about another job, as after a mix-up in a cache or a proxy.
+    """
+    if shown is None or shown == "":
+        return
+    if isinstance(shown, float) and shown.is_integer():
+        shown = int(shown)
+    is_id = isinstance(shown, (str, int)) and not isinstance(shown, bool)
+    if not is_id or str(shown).strip().lower() != job_id.lower():
+        raise DliTemporaryError(f"{what}: DLI's answer is about another job, {clean(repr(shown), NAME_LIMIT)}")
+
+
 def moment(milliseconds: object) -> DateTime | None:
     import pendulum
 
@@ -127,7 +179,7 @@ def count(value: object) -> int | None:
 
 def number(value: object, largest: float) -> float | None:
     """Return a number from 0 to ``largest``; None for anything else, such as NaN or a flag."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return None
     return value if 0 <= value <= largest else None
 

@@ -141,6 +141,7 @@ def status(job_id: str | int) -> Call[Job]:
         found = answer.body.get("job_detail")
         if not isinstance(found, dict) or not answers.is_text(found.get("status")):
             raise DliTemporaryError(f"{what}: DLI's answer holds no status")
+        answers.check_job(what, found.get("job_id"), str(job_id))
         return _read_job(answer, found, str(job_id))
 
     return Call(what, "GET", _path(job_id), read, repeatable=True, iam_action="dli:jobs:get", about_job=True)
@@ -177,9 +178,11 @@ def list_jobs(
         listed = listed if isinstance(listed, dict) else {}
         found = answers.jobs_of(what, listed, "jobs", "total_count")
         problem = f"{what}: DLI's answer holds a job without a usable id"
-        return JobPage(
-            jobs=[_read_job(answer, job, _number(job.get("job_id"), problem)) for job in found],
-            job_count=answers.count(listed.get("total_count")) or 0,
+        return answers.page_of(
+            found,
+            lambda job: _number(job.get("job_id"), problem),
+            lambda job, job_id: _read_job(answer, job, job_id),
+            listed.get("total_count"),
         )
 
     return Call(

@@ -95,10 +95,17 @@ class JobPage:
 
     :param jobs: The jobs of this page.
     :param job_count: Number of jobs that match, on all pages.
+    :param skipped: Jobs of this page without a usable id: what else DLI shows of them, None where nothing can be read.
     """
 
     jobs: list[Job]
     job_count: int
+    skipped: tuple[Job | None, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of jobs that DLI shows on this page."""
+        return len(self.jobs) + len(self.skipped)
 
     def is_last(self, page_size: int, shown: int) -> bool:
         """
@@ -108,7 +115,7 @@ class JobPage:
         :param shown: Number of jobs on this page and all before it.
         """
         # DLI may show fewer jobs on a page than it was asked for.
-        return not self.jobs or (len(self.jobs) < page_size and not 0 < shown < self.job_count)
+        return not self.size or (self.size < page_size and not 0 < shown < self.job_count)
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,7 @@ def log(job_id: str, lines: int = 100) -> Call[list[str]]:
     """
 
     def read(answer: Answer) -> list[str]:
+        answers.check_job(f"log of {_TITLE} {job_id}", answer.body.get("id"), job_id)
         return _lines(answer, answer.body.get("log"))[-lines:]
 
     return _call(
@@ -261,9 +262,11 @@ def list_batches(
     def read(answer: Answer) -> JobPage:
         found = answers.jobs_of(what, answer.body, "sessions", "total")
         problem = f"{what}: DLI's answer holds a batch without a usable id"
-        return JobPage(
-            jobs=[_read_job(answer, job, answers.job_id(job.get("id"), problem)) for job in found],
-            job_count=answers.count(answer.body.get("total")) or 0,
+        return answers.page_of(
+            found,
+            lambda job: answers.job_id(job.get("id"), problem),
+            lambda job, job_id: _read_job(answer, job, job_id),
+            answer.body.get("total"),
         )
 
     return _call(
@@ -311,6 +314,7 @@ def _look(what: str, path: str, job_id: str) -> Call[Job]:
     def read(answer: Answer) -> Job:
         if not answers.is_text(answer.body.get("state")):
             raise DliTemporaryError(f"{what}: DLI's answer holds no state")
+        answers.check_job(what, answer.body.get("id"), job_id)
         return _read_job(answer, answer.body, job_id)
 
     return _call(what, "GET", path, read, repeatable=True, iam_action="dli:jobs:get", about_job=True)

@@ -158,6 +158,7 @@ def status(job_id: str) -> Call[Job]:
     def read(answer: Answer) -> Job:
         if not answers.is_text(answer.body.get("status")):
             raise DliTemporaryError(f"status of SQL job {job_id}: DLI's answer holds no status")
+        answers.check_job(f"status of SQL job {job_id}", answer.body.get("job_id"), job_id)
         return _read_job(answer, answer.body, job_id)
 
     return Call(
@@ -211,11 +212,16 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
     :param rows: Number of rows, 1 to 1000; DLI's default is 1000.
     :param queue_name: Queue that fetches the rows: that of the job.
     """
+
+    def read(answer: Answer) -> Rows:
+        answers.check_job(f"preview of SQL job {job_id}", answer.body.get("job_id"), job_id)
+        return _rows(answer.body)
+
     return Call(
         f"preview of SQL job {job_id}",
         "GET",
         f"{_path(job_id)}/preview",
-        lambda answer: _rows(answer.body),
+        read,
         query={"page-size": rows, "queue-name": queue_name},
         repeatable=True,
         iam_action="dli:jobs:get",
@@ -320,9 +326,11 @@ def list_jobs(
     def read(answer: Answer) -> JobPage:
         jobs = answers.jobs_of("list of SQL jobs", answer.body, "jobs", "job_count")
         problem = "list of SQL jobs: DLI's answer holds a job without a usable id"
-        return JobPage(
-            jobs=[_read_job(answer, job, answers.job_id(job.get("job_id"), problem)) for job in jobs],
-            job_count=answers.count(answer.body.get("job_count")) or 0,
+        return answers.page_of(
+            jobs,
+            lambda job: answers.job_id(job.get("job_id"), problem),
+            lambda job, job_id: _read_job(answer, job, job_id),
+            answer.body.get("job_count"),
         )
 
     return Call(
@@ -468,11 +476,16 @@ def _page(query: Query) -> Call[JobPage]:
 
 def _target_of(job_id: str) -> Call[str]:
     call = detail(job_id)
+
+    def read(answer: Answer) -> str:
+        answers.check_job(call.what, answer.body.get("job_id"), job_id)
+        return str(answer.body.get("data_path"))
+
     return Call(
         call.what,
         call.method,
         call.path,
-        lambda answer: str(answer.body.get("data_path")),
+        read,
         repeatable=True,
         iam_action=call.iam_action,
     )

@@ -52,6 +52,8 @@ class Access:
         self._reads = itertools.count(1)
         self._last_read = 0
         self._introduced: DliConnection | None = None
+        #: What is said only once.
+        self.said: set[str] = set()
         # What has just answered a cancel, and when.
         self._warm: deque[tuple[DliClient, float]] = deque()
 

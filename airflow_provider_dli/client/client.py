@@ -270,7 +270,7 @@ class DliClient:
 
         :param query: Which jobs. Tags and the name are compared exactly.
         """
-        return list_jobs(self.send, kind, query, self.log)
+        return list_jobs(self.send, kind, query, self.log, self.access.said)
 
     def project_id(self, connection: DliConnection) -> str:
         """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_dli import __version__
-from airflow_provider_dli.api.answers import error_of, says_failed
+from airflow_provider_dli.api.answers import UNREADABLE, error_of, says_failed
 from airflow_provider_dli.api.call import Answer
 from airflow_provider_dli.exceptions import (
     PERMANENT,
@@ -37,9 +37,6 @@ _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _CERT_HAS_EXPIRED; _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
 _OUTSIDE_ITS_TIME = (9, 10)
 _OF_OTHER_HOSTS = (62, 64)
-
-# What code raises that reads data of another shape than it expects.
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def prepare() -> None:
@@ -137,7 +134,7 @@ def _request_of(call: Call[Any], project_id: str) -> tuple[str, bytes | None]:
         path, body = call.url_path(project_id), None
         if call.body is not None:
             body = json.dumps(call.body, ensure_ascii=False, separators=(",", ":")).encode()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # Not the error's own text, which quotes the value.
         raise DliValueError(
             f"{call.what} cannot be sent: a value is no valid text or JSON ({type(error).__name__}). Nothing was sent."
@@ -150,7 +147,7 @@ def _read(call: Call[T], answer: Answer) -> T:
         return call.read(answer)
     except DliError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         problem = f"{type(error).__name__}: {answer.text(str(error), 200)}"
         raise DliTemporaryError(f"{call.what}: the answer cannot be read ({problem})") from None
 
@@ -313,5 +310,5 @@ def _retry_after(value: str | None) -> float | None:
 
     try:
         return min(Retry().parse_retry_after(value), MAX_RETRY_AFTER) if value else None
-    except (InvalidHeader, *_UNREADABLE):
+    except (InvalidHeader, *UNREADABLE):
         return None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.exceptions import DliTemporaryError
 
 if TYPE_CHECKING:
     from pendulum import DateTime
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from airflow_provider_dli.job import Job
 
 
-def list_jobs(send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query, log: Log) -> Iterator[Job]:
+# No list of a real project has more pages. And of a server that shows the same page again and again, so many are read.
+_MOST_PAGES, _MOST_REPEATED = 1000, 3
+
+
+def list_jobs(
+    send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query, log: Log, said: set[str] | None = None
+) -> Iterator[Job]:
     """
     List jobs, newest first, page by page as they are asked for.
 
@@ -25,8 +32,12 @@ def list_jobs(send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query
     :param kind: Their kind.
     :param query: Which jobs. Tags, the name and the target are compared exactly.
     :param log: Where to say that some cannot be shown.
+    :param said: What was said before; notes what is said.
+    :raises DliTemporaryError: DLI shows a job of the task that is looked for, without a usable id.
     """
+    said = set() if said is None else said
     seen: set[str] = set()
+    pages = repeated = 0
     while True:
         # Ids only: there may be ten thousand jobs, with long statements.
         window: set[str] = set()
@@ -34,7 +45,10 @@ def list_jobs(send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query
         offset = 0
         for page in range(1, kind.most_pages + 1):
             found: JobPage = send(kind.page(replace(query, page=page, offset=offset)))
-            offset += len(found.jobs)
+            offset += found.size
+            pages += 1
+            _tell_skipped(found, kind, query, log, said)
+            repeated = 0 if {job.id for job in found.jobs} - window else repeated + 1
             # A job that is submitted meanwhile moves the others to the next page.
             for job in found.jobs:
                 if job.id not in window and job.id not in seen:
@@ -43,12 +57,29 @@ def list_jobs(send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query
                 oldest = min(filter(None, (oldest, job.start_time)), default=None)
             if found.is_last(kind.page_size, offset) or _is_before(found.jobs, query.since):
                 return
+            if repeated >= _MOST_REPEATED or pages >= _MOST_PAGES:
+                why = "shows the same jobs again and again" if pages < _MOST_PAGES else "has no end"
+                text = "DLI's list of %ss %s: %d pages were read, and older jobs are not shown."
+                log.warning(text, kind.title, why, pages)
+                return
         # One more millisecond: whether DLI counts the end itself is not documented.
         earlier = int(oldest.timestamp() * 1000) + 1 if oldest else None
         if earlier is None or (query.before is not None and earlier >= query.before):
             log.warning("DLI lists no more than %d jobs of one moment; older ones are not shown.", len(window))
             return
         query, seen = replace(query, before=earlier), window
+
+
+def _tell_skipped(page: JobPage, kind: JobKind[Any], query: Query, log: Log, said: set[str]) -> None:
+    """Say that some jobs cannot be read."""
+    for job in page.skipped:
+        # Taken for missing, it would be run twice.
+        if job is not None and identity.TI in query.tags and identity.fits(job, query.tags):
+            raise DliTemporaryError(f"list of {kind.title}s: DLI shows a job of this task without a usable id")
+    if page.skipped and kind.name not in said:
+        said.add(kind.name)
+        text = "DLI's list of %ss holds jobs without a usable id (%d on one page): they are left out."
+        log.warning(text, kind.title, len(page.skipped))
 
 
 def _wanted(job: Job, send: Callable[[Call[Any]], Any], kind: JobKind[Any], query: Query) -> Iterator[Job]:

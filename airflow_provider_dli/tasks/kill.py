@@ -70,8 +70,8 @@ class KillSwitch:
     _find: Callable[[], Iterable[str]] | None
     # Looks for the job that was submitted last.
     _find_submitted: Callable[[], Iterable[str]] | None
-    # What a thread may change only if it is still its own: one whose submit or search counts as lost may end at any time,
-    # also while the next one is under way. Each is compared and set in single steps, so it needs no lock.
+    # What a thread may change only if it is still its own: one whose submit or search counts as lost may end at any
+    # time, also while the next one is under way. Each is compared and set in single steps, so it needs no lock.
     _submit_under_way: object | None
     _launch_under_way: object | None
     _begun_search: Callable[[], Iterable[str]] | None

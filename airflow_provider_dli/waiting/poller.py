@@ -426,7 +426,7 @@ class Poller:
                     self._schedule(waited, began)
             if job.start_time is not None and (oldest is None or job.start_time < oldest):
                 oldest = job.start_time
-        return PageRead(len(page.jobs), page.job_count, int(oldest.timestamp() * 1000) if oldest else None)
+        return PageRead(page.size, page.job_count, int(oldest.timestamp() * 1000) if oldest else None)
 
     def _narrowed(self) -> Query:
         """Ask only for what all the jobs have in common."""
