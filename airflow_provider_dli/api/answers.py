@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from airflow_provider_dli.exceptions import (
     DliValueError,
 )
 from airflow_provider_dli.job import JobState, checked_job_id
-from airflow_provider_dli.text import NAME_LIMIT, clean
+from airflow_provider_dli.text import NAME_LIMIT, clean, parse_json
 
 if TYPE_CHECKING:
     from pendulum import DateTime, Duration
@@ -33,6 +34,21 @@ UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 
 # The end of the year 9999: as far as dates go.
 _LAST_MILLISECOND = 253_402_300_799_000
+
+
+# What to do about what any call, or any job, may be refused for, by a word of DLI's message in lower case.
+_ARREARS = "The account is in arrears, or its budget is used up: pay the bill or raise the budget, then run it again."
+_ADVICE = {
+    "no budget": _ARREARS,
+    "arrear": _ARREARS,
+    "sold out": "The region has no resources left for the queue: try again later, or use another queue.",
+}
+
+
+def advised(message: str) -> str:
+    """Return the message of a failed job, with what to do about it where that is known."""
+    found = next((_ADVICE[word] for word in _ADVICE if word in message.lower()), None)
+    return message if found is None else f"{message.rstrip('.')}. {found}"
 
 
 def error_of(
@@ -63,6 +79,9 @@ def error_of(
     """
     code, text, request_id = _read_error(body)
     kind = _KIND_BY_NUMBER.get(_normal(code)) or _kind_by_status(status)
+    if code == "DLI.0008" and "queue" in text.lower():
+        # What DLI.0002 is today.
+        kind = DliNotFoundError
     if about_job and _is_gone(kind, status, code, text):
         kind = DliNotFoundError
     code, request_id = (clean(value, NAME_LIMIT, secrets=secrets) for value in (code, request_id))
@@ -71,6 +90,7 @@ def error_of(
     message = f"{what} failed: {(text or 'no reason given').rstrip('.')} ({details})"
     if hint := hints.get(_normal(code)) or hints.get(kind):
         message = f"{message}. {hint}"
+    advice = {**_ADVICE, **advice}
     if (found := next((advice[word] for word in advice if word in text.lower()), None)) is not None:
         message = f"{message}. {found}"
     fields: dict[str, Any] = {"status": status, "code": code or None, "request_id": request_id or None}
@@ -234,17 +254,54 @@ def _normal(code: str) -> str:
 
 
 def _read_error(body: Any) -> tuple[str, str, str]:
-    """Return code, text and request id from any of the spellings in use, also one level deeper, or in an array."""
+    """Return code, text and request id from any of the spellings in use: in a text, an array, or one level deeper."""
     if isinstance(body, str):
-        return "", body, ""
-    request_id = ""
+        return _code_in(body), body, ""
+    request_id, cause = "", _cause(body)
     for level in _levels(body):
         request_id = request_id or _text(level.get("request_id"))
-        for code_name, text_name in [("error_code", "error_msg"), ("errorCode", "errorMsg"), ("code", "message")]:
-            code, text = _text(level.get(code_name)), _text(level.get(text_name))
-            if code or text:
-                return code, text, request_id
-    return "", "", request_id
+        code, text = (
+            next(filter(None, (_text(level.get(name)) for name in names)), "") for names in (_CODES, _MESSAGES)
+        )
+        if code or text:
+            inner_code, text, inner_id = _unpacked(text)
+            if cause and cause not in text:
+                text = text.replace("{0}", cause) if "{0}" in text else f"{text} {cause}".lstrip()
+            return code or inner_code, text, request_id or inner_id
+    return _code_in(cause), cause, request_id
+
+
+_CODES = ("error_code", "errorCode", "code")
+_MESSAGES = ("error_msg", "errorMsg", "message", "msg")
+_CODE = re.compile(r"\b(?:DLI|APIGW?|IAM)\.[0-9]{3,6}\b")
+
+
+def _code_in(text: str) -> str:
+    """Return the code that a text says, as ``DLI.0002: …``; empty when there is none."""
+    found = _CODE.search(text)
+    return found[0] if found else ""
+
+
+def _unpacked(text: str) -> tuple[str, str, str]:
+    """Return what a message says that may be a whole error body itself, as JSON in a text."""
+    if text.lstrip()[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            code, inner, request_id = _read_error(parse_json(text))
+            if code or inner:
+                return code, inner or text, request_id
+    return _code_in(text), text, ""
+
+
+def _cause(body: Any) -> str:
+    """Return the cause that some answers keep apart from the message, in which it is only ``{0}``."""
+    for level in _levels(body):
+        options = level.get("error_json_opt")
+        if isinstance(options, str):
+            with suppress(ValueError, RecursionError):
+                options = parse_json(options)
+        if isinstance(options, dict) and (found := _text(options.get("error"))):
+            return found
+    return ""
 
 
 def _levels(body: Any) -> Iterator[Mapping[str, Any]]:

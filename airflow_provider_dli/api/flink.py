@@ -36,6 +36,8 @@ _STATES = {
     "job_arrearage_stopped": JobState.FAILED,
     "job_finish": JobState.FINISHED,
 }
+# Where DLI gives none itself.
+_REASONS = {"job_arrearage_stopped": "The account is in arrears"}
 # What to do about a refusal that names one of these.
 _ADVICE = {
     "savepoint": "Without a savepoint, the job can be started with resume_savepoint=False only.",
@@ -243,7 +245,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         title=_TITLE,
         state=state,
         status=status or "without a status",
-        message=answer.text(body.get("status_desc")),
+        message=answers.advised(answer.text(body.get("status_desc")) or _REASONS.get(status.lower(), "")),
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
         name=name if isinstance(name, str) else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,7 +13,7 @@ from airflow_provider_dli.api import answers, checks
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.api.sql import conf_text
-from airflow_provider_dli.exceptions import DliError, DliTemporaryError
+from airflow_provider_dli.exceptions import DliTemporaryError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.text import NAME_LIMIT, parse_json
 
@@ -287,7 +288,7 @@ def cancel(job_id: str) -> Call[None]:
     def read(answer: Answer) -> None:
         # Here the flag counts: a cancel that is repeated for nothing does no harm, one that is taken for accepted does.
         if answers.says_failed(answer.body) and answer.body.get("msg") != "deleted":
-            raise DliError(f"{what} failed: {answer.text(answer.body.get('message')) or 'no reason given'}")
+            raise answers.error_of(what, 200, answer.body, about_job=True, secrets=answer.secrets)
 
     return _call(
         what,
@@ -335,7 +336,7 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         title=_TITLE,
         state=state,
         status=status or "without a state",
-        message=next((line for line in reversed(log) if line), "") if state is JobState.FAILED else "",
+        message=answers.advised(_reason(log)) if state is JobState.FAILED else "",
         queue_name=answer.text(body.get("queue") or body.get("cluster_name"), NAME_LIMIT),
         name=name,
         statement=answer.masked(request.get("file")),
@@ -347,6 +348,16 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         may_recover=state is JobState.FAILED and request.get("autoRecovery", request.get("auto_recovery")) is not False,
         log=log,
     )
+
+
+def _reason(log: Sequence[str]) -> str:
+    """Return the last line of a log that says something: it may end with empty headers."""
+    lines = (_HEADER.sub("", line).strip() for line in reversed(log))
+    return next(filter(None, lines), "")
+
+
+# At the end of a line, for one element of the log may have held several.
+_HEADER = re.compile(r"(?:^|(?<=\s))(?:(?:stdout|stderr|YARN Diagnostics)\s*:\s*)+$", re.IGNORECASE)
 
 
 def _lines(answer: Answer, log: object) -> list[str]:

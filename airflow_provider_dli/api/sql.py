@@ -174,11 +174,16 @@ def status(job_id: str) -> Call[Job]:
 
 def detail(job_id: str) -> Call[Mapping[str, Any]]:
     """Ask for the import or export settings of a job (API page "Querying Job Details")."""
+
+    def read(answer: Answer) -> Mapping[str, Any]:
+        answers.check_job(f"detail of SQL job {job_id}", answer.body.get("job_id"), job_id)
+        return answer.body
+
     return Call(
         f"detail of SQL job {job_id}",
         "GET",
         f"{_path(job_id)}/detail",
-        lambda answer: answer.body,
+        read,
         repeatable=True,
         iam_action="dli:jobs:get",
     )
@@ -437,7 +442,7 @@ def _columns(detail: object) -> tuple[tuple[str, str], ...]:
 def _message(answer: Answer, body: Mapping[str, Any]) -> str:
     message = answer.text(body.get("message"))
     if not message or body.get("job_type") != _EXPORT:
-        return message
+        return answers.advised(message) if body.get("status") == "FAILED" else message
     from airflow_provider_dli.api.export import explained
 
     return explained(message)
@@ -475,20 +480,8 @@ def _page(query: Query) -> Call[JobPage]:
 
 
 def _target_of(job_id: str) -> Call[str]:
-    call = detail(job_id)
-
-    def read(answer: Answer) -> str:
-        answers.check_job(call.what, answer.body.get("job_id"), job_id)
-        return str(answer.body.get("data_path"))
-
-    return Call(
-        call.what,
-        call.method,
-        call.path,
-        read,
-        repeatable=True,
-        iam_action=call.iam_action,
-    )
+    call: Call[Any] = detail(job_id)
+    return replace(call, read=lambda answer: str(call.read(answer).get("data_path")))
 
 
 KIND: JobKind[Any] = JobKind(

@@ -214,6 +214,8 @@ def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[
     right = f"the IAM action {call.iam_action}" if call.iam_action else "the right for this call"
     address = "The gateway does not let this machine's address in: check IAM's access control, and your proxy."
     return {
+        "DLI.0003": f"User {connection.user!r} of {where} needs {right} in project {project}, and a grant "
+        "of DLI itself on the queue, the database or the table: its owner gives it, in DLI's console or by GRANT.",
         "APIG.0310": f"Check project_id of {where}: project {project} cannot be used in this region.",
         "APIG.0401": address,
         "APIG.0402": address,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from airflow_provider_dli.exceptions import (
     PERMANENT,
     DliAuthenticationError,
     DliError,
+    DliNotFoundError,
     DliTaskKilledError,
     DliTemporaryError,
     DliValueError,
@@ -310,7 +312,7 @@ def _find_submitted(this: ThisTry, lost: DliError) -> Job:
     """Find the job of this try, because the answer to its submit was lost."""
     this.task.log.warning("The answer to the submit was lost; looking for the job. %s", lost)
     try:
-        job = next(iter(look(this, this.client, _mine(this), LIST_LAG)), None)
+        job = _named_in(this, lost) or next(iter(look(this, this.client, _mine(this), LIST_LAG)), None)
     except (DliTaskKilledError, DliValueError):
         raise
     except DliError as error:
@@ -319,6 +321,22 @@ def _find_submitted(this: ThisTry, lost: DliError) -> Job:
         raise _lost_job(this, f"and DLI lists no job of this try within {LIST_LAG:.0f} s") from lost
     this.task.switch.follow(job.id)
     return job
+
+
+def _named_in(this: ThisTry, lost: DliError) -> Job | None:
+    """Return the job that an error names, as DLI does when a call took too long: if it is that of this try."""
+    kind, query = this.task.job_kind, _mine(this)
+    once = this.client.patient(replace(this.client.patience, give_up_after=0))
+    for job_id in dict.fromkeys(_JOB_ID.findall(str(lost))) if lost.status is not None else ():
+        with suppress(DliTemporaryError, DliNotFoundError):
+            job = once.send((kind.detail or kind.status)(job_id))
+            # The id is a claim; the tags prove it.
+            if job.is_proved and job.tags and identity.fits(job, query.tags):
+                return job
+    return None
+
+
+_JOB_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 
 
 def _lost_job(this: ThisTry, problem: str) -> DliError:
