@@ -175,7 +175,8 @@ def check_job(what: str, shown: object, job_id: str) -> None:
         shown = int(shown)
     is_id = isinstance(shown, (str, int)) and not isinstance(shown, bool)
     if not is_id or str(shown).strip().lower() != job_id.lower():
-        raise DliTemporaryError(f"{what}: DLI's answer is about another job, {clean(repr(shown), NAME_LIMIT)}")
+        # Without that id: a server may repeat a secret anywhere.
+        raise DliTemporaryError(f"{what}: DLI's answer is about another job")
 
 
 def moment(milliseconds: object) -> DateTime | None:
