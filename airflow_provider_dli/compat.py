@@ -220,6 +220,23 @@ def task_states_in_database(keys: Collection[TaskInstanceKey]) -> dict[TaskInsta
         return {TaskInstanceKey(*row[:-1]): row[-1] for row in session.execute(wanted)}
 
 
+def xcoms_in_database(name: str, keys: Collection[TaskInstanceKey]) -> dict[TaskInstanceKey, Any]:
+    """Look up what task instances have pushed in their current try under a name; of the api-server."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select, tuple_
+
+    if not keys:
+        return {}
+    columns = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
+    wanted = select(XComModel).where(XComModel.key == name, tuple_(*columns).in_([tuple(key) for key in keys]))
+    with create_session() as session:
+        return {
+            TaskInstanceKey(row.dag_id, row.run_id, row.task_id, row.map_index): XComModel.deserialize_value(row)
+            for row in session.scalars(wanted)
+        }
+
+
 def connections_in_database(conn_type: str) -> list[str]:
     """Return the ids of the connections of a type that are in Airflow's database, in their order; of the api-server."""
     from airflow.models import Connection

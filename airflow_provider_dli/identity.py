@@ -138,6 +138,22 @@ class Attempt:
         return run_start(self.generation)
 
 
+def is_of_same_deployment(job: Job, mine: Identity) -> bool:
+    """Whether a job says that it is of our deployment; a name that is cut in a tag may be that of another one."""
+    if mine.deployment is None:
+        return False
+    name = escape(mine.deployment)
+    return not is_cut(name) and job.tags.get(DEPLOYMENT) == name
+
+
+def is_of_task_instance(job: Job, dag_id: str, run_id: str, task_id: str, map_index: int) -> bool:
+    """Whether a job says that it is of a task instance, whichever its statement: by the hash, because names are cut."""
+    attempt = read_attempt(job.tags)
+    if attempt is None or attempt.map_index != map_index:
+        return False
+    return job.tags.get(TI) == _hash(dag_id, run_id, task_id, map_index, attempt.statement_index)
+
+
 def _hash(*names: str | int) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:40]
 
@@ -305,9 +321,14 @@ def escape(name: str) -> str:
     return "".join(pieces) + _CUT_MARK
 
 
+def is_cut(value: str) -> bool:
+    """Whether a value of a tag is only the beginning of a name: others may begin alike."""
+    return value.endswith(_CUT_MARK)
+
+
 def unescape(value: str) -> str | None:
     """Read back what :func:`escape` wrote; None when it was cut or is no such value."""
-    if value.endswith(_CUT_MARK):
+    if is_cut(value):
         return None
     try:
         return _ESCAPE.sub(lambda found: bytes.fromhex(found[0].replace("@", "")).decode(), value)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli.exceptions import DliJobError, DliValueError
 from airflow_provider_dli.text import clean, in_bytes, in_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pendulum import DateTime, Duration
 
     from airflow_provider_dli.api.rows import Rows
@@ -92,7 +94,9 @@ class Job:
     :param queue_name: Queue that runs it.
     :param database: Database of unqualified names, of a kind that has such.
     :param name: Its name, of a kind that has names.
+    :param owner: The DLI user who submitted it.
     :param statement: The SQL text.
+    :param runs: What DLI shows of what it runs, as it stands and in DLI's own words: to compare, not to show.
     :param start_time: When it was submitted.
     :param launched_at: When it was last started, of a kind that is created first and can be started again.
     :param duration: How long it has run, by DLI's own clock; None before it starts.
@@ -118,7 +122,9 @@ class Job:
     queue_name: str = ""
     database: str = ""
     name: str = ""
+    owner: str = ""
     statement: str = ""
+    runs: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     start_time: DateTime | None = None
     launched_at: DateTime | None = None
     duration: Duration | None = None

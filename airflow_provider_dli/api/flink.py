@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api import answers, checks
+from airflow_provider_dli.api import answers, checks, shown
 from airflow_provider_dli.api.call import Answer, Call
 from airflow_provider_dli.api.flink_definition import MAX_DESCRIPTION, MAX_NAME, MAX_READABLE_NAME, FlinkDefinition
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
@@ -38,6 +38,8 @@ _STATES = {
 }
 # Where DLI gives none itself.
 _REASONS = {"job_arrearage_stopped": "The account is in arrears"}
+# What tells one JAR job from another.
+_OF_JAR = ("entrypoint", "main_class", "entrypoint_args", "dependency_jars", "dependency_files")
 # What to do about a refusal that names one of these.
 _ADVICE = {
     "savepoint": "Without a savepoint, the job can be started with resume_savepoint=False only.",
@@ -71,6 +73,18 @@ class FlinkWork(Work):
         """Identify the work. A persisted contract: it stays the same in every release."""
         body = self.definition.body if self.definition else {}
         return identity.digest([json.dumps(body, sort_keys=True), self.existing_job_id, self.resume_savepoint])
+
+    def shown_by(self, job: Job, digest: str) -> bool | None:
+        """See :meth:`.Work.shown_by`."""
+        was, sent = job.runs, self.definition.body if self.definition else {}
+        sql, of_jar = was.get("sql_body"), {name: was[name] for name in _OF_JAR if was.get(name)}
+        if digest != self.digest or not (sql or of_jar):
+            return None
+        return (
+            (not sql or shown.same_text(str(sql), str(sent.get("sql_body", ""))))
+            and shown.same_fields(of_jar, sent, _OF_JAR)
+            and shown.same_name(job.queue_name, sent.get("queue_name"))
+        )
 
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, as far as DLI shows it."""
@@ -249,6 +263,8 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
         name=name if isinstance(name, str) else "",
+        owner=answer.text(body.get("user_name") or body.get("username"), NAME_LIMIT),
+        runs={**(config if isinstance(config, dict) else {}), **body},
         statement=answer.masked(body.get("sql_body")),
         start_time=answers.moment(body.get("create_time")),
         # 0 of a job that was never started.

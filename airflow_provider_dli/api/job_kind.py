@@ -25,6 +25,16 @@ class Work(ABC):
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, for people."""
 
+    def shown_by(self, job: Job, digest: str) -> bool | None:
+        """
+        Whether DLI shows that a job runs what the digest in its identity stands for.
+
+        What DLI leaves out, cuts or formats in another way contradicts nothing. None when it cannot be told.
+
+        :param digest: The digest in the identity of the job; maybe not that of this work.
+        """
+        return None
+
     def bounded(self, limit: int) -> Self:
         """
         Return the same work with a time limit that DLI enforces itself, where this kind of job has one.

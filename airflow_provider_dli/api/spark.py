@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api import answers, checks
+from airflow_provider_dli.api import answers, checks, shown
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.api.sql import conf_text
@@ -97,7 +97,25 @@ class SparkWork(Work):
     @property
     def digest(self) -> str:
         """Identify the work. A persisted contract: it stays the same in every release."""
-        return identity.digest([json.dumps(self.body, sort_keys=True)])
+        return _digest(self.body)
+
+    def shown_by(self, job: Job, digest: str) -> bool | None:
+        """See :meth:`.Work.shown_by`."""
+        was = job.runs
+        if not answers.is_text(was.get("file")):
+            return None
+        conf = was.get("conf")
+        settings = {key: conf_text(value) for key, value in conf.items()} if isinstance(conf, dict) else {}
+        if digest != self.digest:
+            # What DLI does not show may have been another one then.
+            theirs = {name: was[name] for name in _TELLING if was.get(name)}
+            kept = {name: value for name, value in self.body.items() if name not in _TELLING or name not in was}
+            return _digest({**kept, **theirs}) == digest or None
+        return (
+            shown.same_fields(was, self.body, _TELLING)
+            and shown.same_name(job.queue_name, self.queue_name)
+            and all(settings.get(name, value) == value for name, value in self.settings.items())
+        )
 
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, as far as DLI shows it."""
@@ -138,6 +156,10 @@ class SparkWork(Work):
             )
 
 
+def _digest(body: Mapping[str, Any]) -> str:
+    return identity.digest([json.dumps(body, sort_keys=True)])
+
+
 #: The names of what a batch consists of.
 FIELDS = tuple(each.name for each in fields(SparkWork))
 
@@ -151,6 +173,8 @@ _API_NAMES = {
     "executor_cores": "executorCores",
     "num_executors": "numExecutors",
 }
+# What tells one batch from another, as DLI names it. (Of sizes, it may show its own.)
+_TELLING = ("file", "className", "args", "jars", "pyFiles", "files", "modules", "resources", "groups", "image")
 _CHECKS: dict[str, Any] = {
     **dict.fromkeys(
         ["class_name", "spark_version", "name", "image", "catalog_name", "execution_agency_urn", "obs_bucket"],
@@ -339,7 +363,9 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         message=answers.advised(_reason(log)) if state is JobState.FAILED else "",
         queue_name=answer.text(body.get("queue") or body.get("cluster_name"), NAME_LIMIT),
         name=name,
+        owner=answer.text(body.get("owner"), NAME_LIMIT),
         statement=answer.masked(request.get("file")),
+        runs=request,
         start_time=answers.moment(body.get("create_time")),
         duration=answers.duration(body.get("duration")),
         tags=tags or identity.from_name(name),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.api import answers, checks
+from airflow_provider_dli.api import answers, checks, shown
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
@@ -77,11 +77,20 @@ class SqlWork(Work):
         """Return the same work, which DLI cancels by itself after so long, in its unit."""
         return self if _JOB_TIMEOUT in self.conf else replace(self, bound=limit)
 
+    def shown_by(self, job: Job, digest: str) -> bool | None:
+        """See :meth:`.Work.shown_by`."""
+        sql = job.runs.get("statement")
+        if not isinstance(sql, str) or not sql.strip():
+            return None
+        if digest != self.digest:
+            # What DLI does not show, such as conf, may have been another one then.
+            return replace(self, sql=sql).digest == digest or None
+        names = ((job.queue_name, self.queue_name), (job.database, self.database))
+        return shown.same_text(sql, self.sql) and all(shown.same_name(*pair) for pair in names)
+
     def differences(self, job: Job) -> str:
         """Name what a job ran differently, as far as DLI shows it."""
-        names = []
-        if job.statement.strip() != self.sql.strip():
-            names.append("the statement")
+        names = [] if job.statement.strip() == self.sql.strip() else ["the statement"]
         then, now = job.queue_name or "default", self.queue_name or "default"
         if then.lower() != now.lower():
             names.append(f"queue_name ({then} then, {now} now)")
@@ -99,18 +108,16 @@ def submit(
     """
     Submit one statement (API page "Submitting a SQL Job").
 
-    :param statement: One SQL statement.
+    :param statement: The statement.
     :param database: Database of unqualified names; leave it out for ``CREATE DATABASE``.
-    :param queue_name: Queue of type ``sql``; DLI's default is the queue ``default``.
+    :param queue_name: Queue of type ``sql``.
     :param conf: Settings, such as ``{"spark.sql.shuffle.partitions": 200}``.
     :param tags: Labels for look-ups.
     :raises DliValueError: The statement is empty, or a name has characters that DLI refuses.
     """
     if not isinstance(statement, str):
-        raise DliValueError(
-            f"sql must be one SQL statement as text, not a {type(statement).__name__}: DLI runs one statement per job.",
-            field="sql",
-        )
+        problem = f"not a {type(statement).__name__}: DLI runs one statement per job."
+        raise DliValueError(f"sql must be one SQL statement as text, {problem}", field="sql")
     if not statement.strip():
         raise DliValueError("sql is empty: give one SQL statement as text.", field="sql")
     checks.name("database", database)
@@ -393,7 +400,10 @@ def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
         message=_message(answer, body),
         job_type=answer.text(body.get("job_type"), NAME_LIMIT),
         queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
+        database=answer.text(body.get("database_name"), NAME_LIMIT),
+        owner=answer.text(body.get("owner"), NAME_LIMIT),
         statement=answer.masked(body.get("statement")),
+        runs={"statement": body.get("statement")},
         start_time=answers.moment(body.get("start_time")),
         duration=answers.duration(body.get("duration")),
         result_count=answers.count(body.get("result_count")),

@@ -98,6 +98,12 @@ class DliConnection:
     source: DliConnection | None = None
     metadata_endpoint: str = ENDPOINT
 
+    @property
+    def user_names(self) -> frozenset[str]:
+        """Names under which DLI may show the user of this connection; empty when a key pair does not tell."""
+        names = (self.user, self.domain_name) if self.auth_type == "password" else ()
+        return frozenset(name for name in names if name)
+
     @classmethod
     def from_airflow(
         cls, connection: Connection, *, region: str | None = None, project_id: str | None = None

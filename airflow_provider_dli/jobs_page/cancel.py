@@ -12,7 +12,6 @@ from airflow_provider_dli.api.kinds import kind_of
 from airflow_provider_dli.exceptions import DliError
 from airflow_provider_dli.jobs_page.access import Rights
 from airflow_provider_dli.jobs_page.lists import client_of
-from airflow_provider_dli.jobs_page.rows import task_instance
 from airflow_provider_dli.sweep.verdict import submitter
 from airflow_provider_dli.text import clean
 
@@ -70,6 +69,6 @@ def _write_down(rights: Rights, conn_id: str, job: Job, outcome: str, is_ours: b
     log.info("User %s cancels %s with connection %r: %s", clean(user), job, conn_id, outcome)
     extra = {"conn_id": conn_id, "kind": job.kind, "job_id": job.id, "outcome": outcome}
     try:
-        compat.write_audit_log(_EVENT, user, json.dumps(extra), task_instance(submitter(job)) if is_ours else None)
+        compat.write_audit_log(_EVENT, user, json.dumps(extra), submitter(job).task_instance if is_ours else None)
     except Exception:  # of another class with every database; the cancel counts all the same
         log.exception("The cancel of %s could not be written into Airflow's audit log.", job)

@@ -326,7 +326,7 @@ def _read(conn_id: str, which: List, tags: Mapping[str, str], place: Place) -> _
     kind = kind_of(which.kind)
     query = Query(tags=tags, status=which.status or None, page=place.page, offset=place.offset)
     found = client_of(conn_id).send(kind.page(query))
-    jobs = tuple(replace(job, statement="", log=(), columns=()) for job in found.jobs)
+    jobs = tuple(replace(job, statement="", runs={}, log=(), columns=()) for job in found.jobs)
     return _Page(jobs, found.is_last(kind.page_size, place.offset + len(jobs)))
 
 

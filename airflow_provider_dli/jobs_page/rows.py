@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_dli import compat, identity, machine
+from airflow_provider_dli import compat, identity, machine, xcoms
 from airflow_provider_dli.identity import MAX_VALUE
 from airflow_provider_dli.jobs_page.access import Rights
 from airflow_provider_dli.sweep.verdict import Candidate, Verdict, exempt, judge, submitter, superseded
@@ -79,7 +79,7 @@ class View:
         """
         submitters = {job.id: submitter(job) for job in jobs}
         states = compat.task_states_in_database(
-            {task_instance(each) for each in submitters.values() if not each.problem}
+            {each.task_instance for each in submitters.values() if not each.problem}
         )
         ours = {job.id for job in jobs if self._is_ours(job, submitters[job.id], states)}
         teams = compat.teams_of_dags({submitters[job_id].dag_id for job_id in ours})
@@ -119,7 +119,7 @@ class View:
         if self._deployment.name:
             return identity.fits(job, self._deployment.tags)
         # Another Airflow without a name may have a DAG of the same name: that it ran here has to be known otherwise.
-        return identity.DEPLOYMENT not in job.tags and task_instance(found) in states
+        return identity.DEPLOYMENT not in job.tags and found.task_instance in states
 
     def _orphans(
         self, jobs: Sequence[Job], submitters: dict[str, Candidate], states: dict[TaskInstanceKey, str | None]
@@ -128,10 +128,17 @@ class View:
         if self._deployment.without_orphans:
             return {}
         candidates = [submitters[job.id] for job in jobs if job.state.is_active]
-        later_tries = superseded(candidates)
+        later_jobs = superseded(candidates)
+        awaited = compat.xcoms_in_database(
+            xcoms.JOB_ID, {each.task_instance for each in candidates if each.job_id in later_jobs}
+        )
         judgements = {
             each.job_id: exempt(each, machine.time(), OLDER_THAN)
-            or judge(each, states.get(task_instance(each), GONE), later_tries.get(each.job_id))
+            or judge(
+                states.get(each.task_instance, GONE),
+                later_jobs.get(each.job_id, {}),
+                awaited.get(each.task_instance),
+            )
             for each in candidates
         }
         return {job_id: found.why for job_id, found in judgements.items() if found.verdict is Verdict.ORPHAN}
@@ -148,15 +155,10 @@ class View:
         )
 
 
-def task_instance(found: Candidate) -> TaskInstanceKey:
-    """Return the task instance that a job belongs to."""
-    return TaskInstanceKey(found.dag_id, found.run_id, found.task_id, found.map_index)
-
-
 def _row(job: Job, found: Candidate, states: dict[TaskInstanceKey, str | None]) -> Row:
     """Return what everybody sees who sees the job. Names come from tags, in which anyone can write anything."""
     dag, run, task = (clean(name, MAX_VALUE) for name in (found.dag_id, found.run_id, found.task_id))
-    is_known = not found.problem and task_instance(found) in states
+    is_known = not found.problem and found.task_instance in states
     return {
         "id": job.id,
         "kind": job.kind,

@@ -17,7 +17,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_dli import identity
-from airflow_provider_dli.task_instances import GONE, OVER, portions
+from airflow_provider_dli.core.decide import why_orphan
+from airflow_provider_dli.task_instances import TaskInstanceKey, portions
 from airflow_provider_dli.text import in_words
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ class Candidate(NamedTuple):
     owner: str
     submitted: float | None
     problem: str = ""
+
+    @property
+    def task_instance(self) -> TaskInstanceKey:
+        """The task instance that it belongs to, as its tags say."""
+        return TaskInstanceKey(self.dag_id, self.run_id, self.task_id, self.map_index)
 
 
 class Question(NamedTuple):
@@ -185,31 +191,26 @@ def exempt(candidate: Candidate, now: float, older_than: timedelta) -> Judgement
     return None
 
 
-def judge(candidate: Candidate, state: str | None, later_try: int | None) -> Judgement:
+def judge(state: str | None, later_jobs: Mapping[str, int], awaited: str | None) -> Judgement:
     """
-    Tell whether a job is an orphan.
+    Tell whether a job that is not :func:`exempt` is an orphan.
 
-    :param candidate: A job that is not :func:`exempt`.
-    :param state: Airflow's state of its task instance, asked for after the job was listed; None when it is yet to be
-        scheduled, :data:`GONE` when Airflow does not know it.
-    :param later_try: See :func:`superseded`; None when there is none.
+    :param state: See :func:`.decide.why_orphan`, as for the others.
+    :param later_jobs: See :func:`superseded`.
     """
-    if state == GONE:
-        return Judgement(Verdict.ORPHAN, "its task instance is gone from Airflow")
-    if state in OVER:
-        return Judgement(Verdict.ORPHAN, f"its task instance is {state}")
-    if later_try is not None:
-        return Judgement(Verdict.ORPHAN, f"try {later_try} of its task instance has submitted another job since")
+    if why := why_orphan(state, later_jobs, awaited):
+        return Judgement(Verdict.ORPHAN, why)
     # Also any state that a newer Airflow may have: a task that is not known to be over may take up its job again.
     return Judgement(Verdict.LEFT_ALONE, f"its task instance is {state or 'yet to be scheduled'}")
 
 
-def superseded(candidates: Iterable[Candidate]) -> dict[str, int]:
+def superseded(candidates: Iterable[Candidate]) -> dict[str, dict[str, int]]:
     """
-    Return the jobs beside which a later try of the same task instance has another one, with the number of that try.
+    Return the jobs beside which, as tags say, later tries of the same task instance have others.
 
-    A later try that submits has looked at the earlier job and decided against it, or was told not to look, or did not
-    find it. The tries after that go on with the later job, or with none.
+    With the ids of those, and the numbers of the tries. A later try that submits has looked at the earlier job and
+    decided against it, or was told not to look, or did not find it. The tries after that go on with the later job, or
+    with none.
 
     :param candidates: All active jobs.
     """
@@ -218,14 +219,12 @@ def superseded(candidates: Iterable[Candidate]) -> dict[str, int]:
         if not each.problem:
             key = (each.dag_id, each.run_id, each.task_id, each.map_index, each.statement_index)
             of_task_instance[key].append(each)
-    return {
-        earlier.job_id: later.try_number
-        for group in of_task_instance.values()
-        if len(group) > 1
-        for earlier in group
-        for later in group
-        if _is_later(later, earlier)
-    }
+    found: dict[str, dict[str, int]] = {}
+    for group in of_task_instance.values():
+        for earlier in group:
+            if later := {each.job_id: each.try_number for each in group if _is_later(each, earlier)}:
+                found[earlier.job_id] = later
+    return found
 
 
 def questions(candidates: Iterable[Candidate]) -> Iterator[Question]:

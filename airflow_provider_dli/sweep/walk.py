@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli import compat, identity, machine, story
+from airflow_provider_dli import compat, identity, machine, story, xcoms
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.exceptions import (
     DliAuthenticationError,
@@ -81,7 +81,7 @@ class Walk:
         self._confirm = confirm
         self._poll_interval = poll_interval
         self._kinds = kinds
-        self._later_tries: Mapping[str, int] = {}
+        self._later_jobs: Mapping[str, Mapping[str, int]] = {}
         #: What became of the jobs so far.
         self.report = Report(machine.time(), client.secrets)
         #: Why jobs of some kinds cannot be swept.
@@ -94,7 +94,7 @@ class Walk:
         :param queue_name: Only jobs of this queue; None for all queues.
         """
         candidates = self._active_jobs(queue_name)
-        self._later_tries = superseded(candidates)
+        self._later_jobs = superseded(candidates)
         cancelled: dict[str, tuple[Candidate, str]] = {}
         for found, judgement in self._judged(candidates):
             if judgement.verdict is Verdict.ORPHAN:
@@ -153,7 +153,18 @@ class Walk:
         self._check()
         for each in question.candidates:
             state = states.get((each.run_id, each.task_id, each.map_index), GONE)
-            yield each, judge(each, state, self._later_tries.get(each.job_id))
+            later_jobs = self._later_jobs.get(each.job_id, {})
+            yield each, judge(state, later_jobs, self._awaited(each) if later_jobs else None)
+
+    def _awaited(self, found: Candidate) -> str | None:
+        """Return the job that a task instance waits for, as Airflow knows it."""
+        self._check()
+        try:
+            return xcoms.announced_job_id(found.task_instance)
+        except Exception as error:  # of another class in every Airflow; not knowing, the job is left alone
+            shown = clean(str(error) or type(error).__name__, secrets=self._client.secrets)
+            self._client.log.warning("Airflow does not tell which job a task waits for: %s", shown)
+            return None
 
     def _cancel(self, orphan: Candidate, judgement: Judgement) -> Judgement:
         if self._only_tell:

@@ -25,6 +25,7 @@ from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.bound import bounded
 from airflow_provider_dli.tasks.kill import FIND_WITHIN
+from airflow_provider_dli.tasks.this_try import claim_of
 from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def start(this: ThisTry) -> Started:
 
     def find(within: float = 0) -> list[str]:
         # Two threads may look.
-        return [job.id for job in look(this, searcher.for_thread(URGENT), _mine(this), within) if job.is_proved]
+        return [job.id for job in _look_for_mine(this, searcher.for_thread(URGENT), within) if job.is_proved]
 
     found = ""
     try:
@@ -115,17 +116,20 @@ def look(
     query: Query,
     seconds: float,
     is_enough: Callable[[list[Job]], bool] = bool,
+    is_wanted: Callable[[Job], bool] = lambda job: True,
 ) -> list[Job]:
     """
-    Return these jobs, newest first; look again until they are enough, for the list may lag.
+    Return these jobs, newest first; look again until they are enough, because the list may lag.
 
     :param query: Which jobs.
     :param seconds: How long to look.
     :param is_enough: Tells whether to stop. Default: when there is any.
+    :param is_wanted: Tells which of them count. Default: all.
     """
     end = machine.monotonic() + seconds
     while True:
-        jobs = [job for job in client.jobs(this.task.job_kind, query) if job.id not in this.others]
+        listed = client.jobs(this.task.job_kind, query)
+        jobs = [job for job in listed if job.id not in this.others and is_wanted(job)]
         if is_enough(jobs) or machine.monotonic() >= end:
             return jobs
         client.pause(1)
@@ -142,13 +146,24 @@ def find_instead(this: ThisTry, unknown: Job, error: DliError) -> Started:
     task = this.task
     task.log.warning("DLI does not know the job that it has named; looking for the job of this try. %s", error)
     searcher = this.client.for_thread(URGENT)
-    task.switch.search(lambda: [job.id for job in look(this, searcher, _mine(this), FIND_WITHIN) if job.is_proved])
-    found = look(this, this.client, _mine(this), LIST_LAG)
+    task.switch.search(lambda: [job.id for job in _look_for_mine(this, searcher, FIND_WITHIN) if job.is_proved])
+    found = _look_for_mine(this, this.client, LIST_LAG)
     if not found or unknown.id in [job.id for job in found]:
         raise error
     task.switch.follow(found[0].id)
     task.log.info("Found %s, which DLI had started.", found[0])
     return adopted(this, found[0])
+
+
+def _look_for_mine(this: ThisTry, client: DliClient, seconds: float) -> list[Job]:
+    """Return the job of this try; one that only has its tags, and runs something else, is not it."""
+    claim = claim_of([this])
+
+    def is_mine(job: Job) -> bool:
+        attempt = identity.read_attempt(job.tags)
+        return attempt is None or not claim(job, attempt).problem
+
+    return look(this, client, _mine(this), seconds, is_wanted=is_mine)
 
 
 def _mine(this: ThisTry) -> Query:
@@ -211,7 +226,7 @@ def _create_or_adopt(this: ThisTry, create: Callable[[], Job], sender: DliClient
     except DliError as error:
         found: list[Job] = []
         with suppress(DliError):  # why it was refused counts, not why that cannot be looked into
-            found = look(this, sender, _mine(this), lag)
+            found = _look_for_mine(this, sender, lag)
         if not found:
             raise
         this.task.log.info("%s is found: DLI had created it before. %s", found[0], error)
@@ -312,7 +327,7 @@ def _find_submitted(this: ThisTry, lost: DliError) -> Job:
     """Find the job of this try, because the answer to its submit was lost."""
     this.task.log.warning("The answer to the submit was lost; looking for the job. %s", lost)
     try:
-        job = _named_in(this, lost) or next(iter(look(this, this.client, _mine(this), LIST_LAG)), None)
+        job = _named_in(this, lost) or next(iter(_look_for_mine(this, this.client, LIST_LAG)), None)
     except (DliTaskKilledError, DliValueError):
         raise
     except DliError as error:

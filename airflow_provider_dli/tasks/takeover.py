@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_dli import compat, identity, story
 from airflow_provider_dli.api.job_kind import Query
 from airflow_provider_dli.client.patience import URGENT
+from airflow_provider_dli.core.decide import Decision, Earlier, earlier_jobs
 from airflow_provider_dli.exceptions import DliPermissionError, DliValueError
 from airflow_provider_dli.job import JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.task_instances import TaskInstanceKey
 from airflow_provider_dli.tasks import start
-from airflow_provider_dli.tasks.earlier import Earlier, Verdict, judge
-from airflow_provider_dli.tasks.this_try import looks_since
+from airflow_provider_dli.tasks.this_try import claim_of, looks_since
 from airflow_provider_dli.waiting.watcher import JobWatcher, wait_until_stopped
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_dli.tasks.this_try import JobTask, ThisTry
 
 _ON_EARLIER_JOB = ("reattach", "cancel", "ignore")
+_NOT_OURS = "%s carries the tags of this task, but %s: left alone. Somebody may have copied the tags."
 
 
 def looks_for_earlier(task: JobTask, try_number: int) -> bool:
@@ -51,7 +52,9 @@ def running_jobs(client: DliClient, kind: JobKind[Any], context: Context) -> lis
     key = TaskInstanceKey.of(ti)
     mine = identity.generation(context["dag_run"].start_date, ti.max_tries)
     names = {identity.DAG: key.dag_id, identity.RUN: key.run_id, identity.TASK: key.task_id}
-    query = Query(tags={tag: identity.escape(name) for tag, name in names.items()}, since=looks_since(mine))
+    # They only make the list shorter, where DLI has tags: a name that is cut may be that of another task.
+    tags = {tag: identity.escape(name) for tag, name in names.items()} if kind.name_of is None else {}
+    query = Query(tags=tags, since=looks_since(mine))
     found = ((job, identity.read_attempt(job.tags)) for job in client.jobs(kind, query))
     return [
         job.id
@@ -59,7 +62,7 @@ def running_jobs(client: DliClient, kind: JobKind[Any], context: Context) -> lis
         if job.state.is_active
         and job.is_proved
         and attempt is not None
-        and attempt.map_index == key.map_index
+        and identity.is_of_task_instance(job, *key)
         and attempt.run_start == identity.run_start(mine)
     ]
 
@@ -84,7 +87,7 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
     :raises DliPermissionError: The user may not list jobs.
     """
     this = statements[0]
-    task, mine, switch = this.task, [each.mine for each in statements], this.task.switch
+    task, switch = this.task, this.task.switch
     if task.on_earlier_job not in _ON_EARLIER_JOB:
         raise DliValueError(
             f"on_earlier_job must be one of {', '.join(_ON_EARLIER_JOB)}, not {task.on_earlier_job!r}.",
@@ -96,34 +99,38 @@ def take_up(statements: Sequence[ThisTry]) -> TakenUp:
     reuse = task.on_earlier_job == "reattach"
     searcher, query = this.client.for_thread(URGENT), _earlier(this)
     # Killed while it looks, this task must not leave behind what it would have taken over.
-    switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), mine, reuse)))
-    found = judge(_earlier_jobs(statements, reuse), mine, reuse)
+    switch.search(lambda: _still_running(_decided(statements, searcher.jobs(task.job_kind, query), reuse)))
+    found = _decided(statements, _earlier_jobs(statements, reuse), reuse)
+    for earlier in found:
+        if earlier.decision is Decision.NOT_OURS:
+            task.log.warning(_NOT_OURS, earlier.job, earlier.why)
+    found = _ours(found)
     # Killed while it cancels some of them, it must not leave the others behind either.
     switch.follow(*_still_running(found))
     switch.expects_a_job = False
-    ended = _cancel(statements, [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+    ended = _cancel(statements, [earlier for earlier in found if earlier.decision is Decision.CANCEL])
     if ended:
         # One that has finished before its cancel came has done its work after all.
-        found = judge([ended.get(earlier.job.id, earlier.job) for earlier in found], mine, reuse)
+        found = _decided(statements, [ended.get(earlier.job.id, earlier.job) for earlier in found], reuse)
     serves, index = None, min(_furthest(found, this.mine, reuse), len(statements) - 1)
     for earlier in found:
-        if earlier.verdict is Verdict.UNPROVED:
+        if earlier.decision is Decision.UNPROVED:
             task.log.warning(
                 "%s has the name of this task, but DLI shows nothing else that tells whose it is: left alone. Cancel "
                 "it in the DLI console if it must not run beside this try.",
                 earlier.job,
             )
-        elif earlier.verdict is Verdict.LEAVE:
+        elif earlier.decision is Decision.LEAVE:
             task.log.warning(
                 "%s carries the name of this task but was submitted in another DAG run of that name, maybe by "
                 "another Airflow: left alone. [dli] deployment, unlike in any other Airflow, tells them apart.",
                 earlier.job,
             )
-        elif earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
+        elif earlier.decision in (Decision.REATTACH, Decision.RESULT):
             serves = earlier.job
             _tell_of(statements[index], earlier)
     if serves is None:
-        if not ended and all(earlier.verdict is Verdict.OVER for earlier in found):
+        if not ended and all(earlier.decision is Decision.OVER for earlier in found):
             _tell_of_none(statements, found)
         switch.release()
         return TakenUp(index + 1)
@@ -151,20 +158,21 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     before = replace(mine, try_number=mine.try_number - 1)
     query = Query(tags=before.tags(), target=target, since=this.began)
     searcher = this.client.for_thread(URGENT)
-    task.switch.search(lambda: _still_running(judge(searcher.jobs(task.job_kind, query), [mine], reuse)))
+    theirs = [replace(this, mine=mine)]
+    task.switch.search(lambda: _still_running(_decided(theirs, searcher.jobs(task.job_kind, query), reuse)))
     jobs = _look(
         this,
         query,
         start.LIST_LAG if is_after_earlier else 0,
         lambda jobs: any(job.state.is_active or (reuse and job.state.is_success) for job in jobs),
     )
-    found = judge(jobs, [mine], reuse)
+    found = _decided(theirs, jobs, reuse)
     task.switch.follow(*_still_running(found))
     task.switch.expects_a_job = False
-    _cancel([this], [earlier for earlier in found if earlier.verdict is Verdict.CANCEL])
+    _cancel([this], [earlier for earlier in found if earlier.decision is Decision.CANCEL])
     this = replace(this, others=frozenset(job.id for job in jobs))
     for earlier in found:
-        if earlier.verdict in (Verdict.REATTACH, Verdict.RESULT):
+        if earlier.decision in (Decision.REATTACH, Decision.RESULT):
             _tell_of(this, earlier)
             return this, start.adopted(this, earlier.job, is_earlier=True)
     task.switch.release()
@@ -184,8 +192,8 @@ def _earlier(this: ThisTry) -> Query:
 
 def _still_running(found: Iterable[Earlier]) -> list[str]:
     """Return the ids of all jobs that a next try would take over or cancel."""
-    ours = (Verdict.REATTACH, Verdict.CANCEL)
-    return [earlier.job.id for earlier in found if earlier.verdict in ours and earlier.job.is_proved]
+    ours = (Decision.REATTACH, Decision.CANCEL)
+    return [earlier.job.id for earlier in found if earlier.decision in ours and earlier.job.is_proved]
 
 
 def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
@@ -196,7 +204,7 @@ def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
     # A job submitted just before its worker was lost may not be listed yet. The try before this one has one, unless
     # it took over what this one can take over too, or never came to its submit.
     def is_enough(jobs: list[Job]) -> bool:
-        found = judge(jobs, [each.mine for each in statements], reuse)
+        found = _ours(_decided(statements, jobs, reuse))
         if count == math.inf and any(_is_of(earlier.attempt, mine, mine.try_number) for earlier in found):
             # A poke of this try before has looked: a sensor that is rescheduled begins again each time.
             return True
@@ -204,12 +212,44 @@ def _earlier_jobs(statements: Sequence[ThisTry], reuse: bool) -> list[Job]:
             earlier
             for earlier in found
             if _is_of(earlier.attempt, mine, mine.try_number - 1)
-            or earlier.verdict in (Verdict.REATTACH, Verdict.RESULT)
+            or earlier.decision in (Decision.REATTACH, Decision.RESULT)
         )
         # The latest comes first.
         return any(_is_the_last(this, earlier, count) for earlier in islice(told, 1))
 
-    return _look(this, _earlier(this), start.LIST_LAG, is_enough)
+    jobs = _look(this, _earlier(this), start.LIST_LAG, is_enough)
+    return [_seen_closer(statements, job) for job in jobs]
+
+
+def _seen_closer(statements: Sequence[ThisTry], job: Job) -> Job:
+    """Return the job with what only its own page tells of what it runs, where the list leaves that out."""
+    this, attempt = statements[0], identity.read_attempt(job.tags)
+    works = {each.mine.statement_index: each.work for each in statements}
+    work = None if attempt is None else works.get(attempt.statement_index)
+    is_of_interest = job.is_proved and (job.state.is_active or job.state.is_success)
+    if work is None or attempt is None or not is_of_interest or attempt.work != work.digest:
+        return job
+    if work.shown_by(job, attempt.work) is not None:
+        return job
+    found = JobWatcher(this.client, this.task.job_kind, job.id, told=Told(job.status)).look()
+    if found is None:
+        return job
+    return replace(
+        job,
+        runs=found.runs,
+        queue_name=job.queue_name or found.queue_name,
+        database=job.database or found.database,
+        owner=job.owner or found.owner,
+    )
+
+
+def _decided(statements: Sequence[ThisTry], jobs: Iterable[Job], reuse: bool) -> list[Earlier]:
+    mine = [each.mine for each in statements]
+    return earlier_jobs(jobs, mine, reuse, claim_of(statements), statements[0].users)
+
+
+def _ours(found: Iterable[Earlier]) -> list[Earlier]:
+    return [earlier for earlier in found if earlier.decision is not Decision.NOT_OURS]
 
 
 def _look(this: ThisTry, query: Query, seconds: float, is_enough: Callable[[list[Job]], bool]) -> list[Job]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_dli import compat, identity, machine
+from airflow_provider_dli.core.decide import Claim, check_claim
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
 
@@ -95,11 +97,14 @@ class ThisTry:
     began_itself: int = field(default_factory=lambda: int(machine.time() * 1000))
     #: Jobs that are known not to be of this try.
     others: frozenset[str] = frozenset()
+    #: Names under which DLI may show the user of the connection; empty when they are not known.
+    users: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, task: JobTask, client: DliClient, context: Context, deadline: float | None) -> list[ThisTry]:
         """Resolve what the task asks for, with the defaults of its connection: one for each statement."""
-        works = task.works(client.connect())
+        connection = client.connect()
+        works = task.works(connection)
         ti: Any = context["ti"]
         of_all = identity.Identity(
             **TaskInstanceKey.of(ti)._asdict(),
@@ -112,7 +117,14 @@ class ThisTry:
             of_script=len(works) > 1 or task.statements_before is not None,
         )
         return [
-            cls(task, client, work, replace(of_all, statement_index=index, work=work.digest), deadline)
+            cls(
+                task,
+                client,
+                work,
+                replace(of_all, statement_index=index, work=work.digest),
+                deadline,
+                users=connection.user_names,
+            )
             for index, work in enumerate(works, start=task.statements_before or 0)
         ]
 
@@ -141,6 +153,18 @@ class ThisTry:
 def looks_since(generation: str) -> int:
     """Return a moment before which no job of a DAG run was submitted, in milliseconds since the epoch."""
     return int(identity.run_start(generation)) // 1000 - _CLOCKS_DIFFER_BY
+
+
+def claim_of(statements: Sequence[ThisTry]) -> Callable[[Job, identity.Attempt], Claim]:
+    """Return what tells what the tags of a job are worth; it asks nobody."""
+    this = statements[0]
+    return partial(
+        check_claim,
+        mine=this.mine,
+        works={each.mine.statement_index: each.work for each in statements},
+        users=this.users,
+        tries_are_counted=compat.TRY_1_IS_THE_FIRST,
+    )
 
 
 def _sees_the_end(task: JobTask) -> bool:

@@ -12,11 +12,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from fakes import START, TaskInstance, context_of, execute, identity_of
 
 from airflow_provider_dli import identity
+from airflow_provider_dli.core.decide import Decision, earlier_jobs
 from airflow_provider_dli.exceptions import DliError, DliPermissionError
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import DliSubmitSqlJobOperator
 from airflow_provider_dli.tasks import start
-from airflow_provider_dli.tasks.earlier import Verdict, judge
 
 OTHER_START = START.add(days=1)
 FIRST = identity_of()
@@ -33,30 +33,30 @@ OTHER_WORK = {"work": "0" * 16}
 
 
 @pytest.mark.parametrize(
-    ("state", "changes", "verdict"),
+    ("state", "changes", "decision"),
     [
-        ("RUNNING", {}, Verdict.REATTACH),
-        ("LAUNCHING", {}, Verdict.REATTACH),
-        ("UNKNOWN", {}, Verdict.REATTACH),
-        ("RUNNING", OTHER_WORK, Verdict.CANCEL),
-        ("FINISHED", {}, Verdict.RESULT),
-        ("FINISHED", OTHER_WORK, Verdict.RESULT),
-        ("FAILED", {}, Verdict.OVER),
-        ("CANCELLED", {}, Verdict.OVER),
-        ("RUNNING", CLEARED, Verdict.CANCEL),
-        ("RUNNING", {**CLEARED, **OTHER_WORK}, Verdict.CANCEL),
-        ("FINISHED", CLEARED, Verdict.OVER),
-        ("FAILED", CLEARED, Verdict.OVER),
-        ("RUNNING", CLEARED_RUN, Verdict.LEAVE),
-        ("RUNNING", {**CLEARED_RUN, "deployment": "theirs"}, Verdict.LEAVE),
-        ("RUNNING", {**CLEARED_RUN, "deployment": "ours"}, Verdict.CANCEL),
-        ("FINISHED", CLEARED_RUN, Verdict.OVER),
+        ("RUNNING", {}, Decision.REATTACH),
+        ("LAUNCHING", {}, Decision.REATTACH),
+        ("UNKNOWN", {}, Decision.REATTACH),
+        ("RUNNING", OTHER_WORK, Decision.CANCEL),
+        ("FINISHED", {}, Decision.RESULT),
+        ("FINISHED", OTHER_WORK, Decision.RESULT),
+        ("FAILED", {}, Decision.OVER),
+        ("CANCELLED", {}, Decision.OVER),
+        ("RUNNING", CLEARED, Decision.CANCEL),
+        ("RUNNING", {**CLEARED, **OTHER_WORK}, Decision.CANCEL),
+        ("FINISHED", CLEARED, Decision.OVER),
+        ("FAILED", CLEARED, Decision.OVER),
+        ("RUNNING", CLEARED_RUN, Decision.LEAVE),
+        ("RUNNING", {**CLEARED_RUN, "deployment": "theirs"}, Decision.LEAVE),
+        ("RUNNING", {**CLEARED_RUN, "deployment": "ours"}, Decision.CANCEL),
+        ("FINISHED", CLEARED_RUN, Decision.OVER),
     ],
 )
-def test_the_table(state, changes, verdict):
+def test_the_table(state, changes, decision):
     mine = dataclasses.replace(FIRST, try_number=2, deployment="ours")
-    [earlier] = judge([a_job(state, **changes)], [mine], reuse=True)
-    assert earlier.verdict is verdict
+    [earlier] = earlier_jobs([a_job(state, **changes)], [mine], reuse=True)
+    assert earlier.decision is decision
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "UNKNOWN", "STOPPING", "STOP_FAILED"])
@@ -83,34 +83,34 @@ def test_of_another_run_only_a_job_of_this_very_deployment_is_cancelled(theirs, 
 
 def test_the_highest_try_counts_and_other_active_ones_are_cancelled():
     jobs = [a_job("RUNNING", "one"), a_job("RUNNING", "three", try_number=3), a_job("FINISHED", "two", try_number=2)]
-    found = judge(jobs, [dataclasses.replace(FIRST, try_number=4)], reuse=True)
-    assert [(earlier.job.id, earlier.verdict) for earlier in found] == [
-        ("three", Verdict.REATTACH),
-        ("two", Verdict.OVER),
-        ("one", Verdict.CANCEL),
+    found = earlier_jobs(jobs, [dataclasses.replace(FIRST, try_number=4)], reuse=True)
+    assert [(earlier.job.id, earlier.decision) for earlier in found] == [
+        ("three", Decision.REATTACH),
+        ("two", Decision.OVER),
+        ("one", Decision.CANCEL),
     ]
 
 
 def test_a_later_job_of_another_airflow_does_not_take_the_place_of_ours():
     jobs = [a_job("RUNNING", "ours"), a_job("RUNNING", "theirs", try_number=2, **CLEARED_RUN)]
-    found = judge(jobs, [dataclasses.replace(FIRST, try_number=2)], reuse=True)
-    assert [(earlier.job.id, earlier.verdict) for earlier in found] == [
-        ("theirs", Verdict.LEAVE),
-        ("ours", Verdict.REATTACH),
+    found = earlier_jobs(jobs, [dataclasses.replace(FIRST, try_number=2)], reuse=True)
+    assert [(earlier.job.id, earlier.decision) for earlier in found] == [
+        ("theirs", Decision.LEAVE),
+        ("ours", Decision.REATTACH),
     ]
 
 
 def test_a_job_whose_attempt_cannot_be_read_is_not_judged():
     for value in ("", "nonsense", "0:1.2:1:-1:0:task:abc", "1:1.2:x:-1:0:task:abc"):
         job = dataclasses.replace(a_job("RUNNING"), tags={identity.ATTEMPT: value})
-        assert judge([job], [FIRST], reuse=True) == []
+        assert earlier_jobs([job], [FIRST], reuse=True) == []
 
 
 def test_beside_a_job_of_a_newer_release_nothing_is_decided_while_it_runs():
     newer = {identity.ATTEMPT: "2:1.2:1:-1:0:task:abc"}
     with pytest.raises(DliError, match="was submitted by a newer release"):
-        judge([dataclasses.replace(a_job("RUNNING"), tags=newer)], [FIRST], reuse=True)
-    assert judge([dataclasses.replace(a_job("FINISHED"), tags=newer)], [FIRST], reuse=True) == []
+        earlier_jobs([dataclasses.replace(a_job("RUNNING"), tags=newer)], [FIRST], reuse=True)
+    assert earlier_jobs([dataclasses.replace(a_job("FINISHED"), tags=newer)], [FIRST], reuse=True) == []
 
 
 class TestOverTheWire:

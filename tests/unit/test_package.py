@@ -38,6 +38,7 @@ ROOMS = [
     "waiting",
     "client",
     "api",
+    "core",
     "identity",
     "story",
     "task_instances",

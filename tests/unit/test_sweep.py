@@ -44,6 +44,8 @@ class Airflow:
         self.then = {}
         self.questions = []
         self.broken = set()
+        #: The job that each task instance waits for.
+        self.job_ids = {}
         self.meanwhile = lambda: None
 
     def set(self, state, mine=MINE, then=None):
@@ -51,6 +53,12 @@ class Airflow:
         self.states[mine.dag_id, mine.run_id, mine.task_id, mine.map_index] = state
         if then:
             self.then[mine.dag_id, mine.run_id, mine.task_id, mine.map_index] = then
+
+    def xcom(self, key, name):
+        assert name == "job_id"
+        if key.dag_id in self.broken:
+            raise RuntimeError("Airflow is away")
+        return self.job_ids.get(tuple(key))
 
     def task_states(self, dag_id, run_ids, task_ids):
         [task_id] = task_ids
@@ -71,6 +79,7 @@ class Airflow:
 def airflow_says(monkeypatch):
     says = Airflow()
     monkeypatch.setattr(compat, "task_states", says.task_states)
+    monkeypatch.setattr(compat, "xcom", says.xcom)
     monkeypatch.setenv("AIRFLOW__DLI__DEPLOYMENT", "ours")
     return says
 
@@ -261,10 +270,22 @@ class TestLaterTry:
         earlier_job = left_behind(try_number=later.pop("earlier_try", 1))
         later_job = left_behind(**later)
         airflow_says.set(state)
+        airflow_says.job_ids["sales", "run 1", "load", -1] = later_job
         rows = run()
         assert verdicts(rows) == {earlier_job: "cancelled", later_job: "left alone"}
         assert f"try {later['try_number']} of its task instance has submitted another job" in rows[earlier_job]["why"]
         assert deletes(dli_local) == [earlier_job]
+
+    @pytest.mark.parametrize("awaited", ["the earlier job", None])
+    def test_but_not_because_of_a_job_that_only_its_tags_make_later(
+        self, dli_local, airflow_says, left_behind, run, awaited
+    ):
+        healthy = left_behind()
+        forged = left_behind(try_number=2, generation=identity.generation(LATER_START, 2))
+        airflow_says.set("running")
+        airflow_says.job_ids["sales", "run 1", "load", -1] = awaited and healthy
+        assert verdicts(run()) == {healthy: "left alone", forged: "left alone"}
+        assert deletes(dli_local) == []
 
     @pytest.mark.parametrize(
         ("first", "second"),
@@ -549,8 +570,8 @@ class TestPureFunctions:
 
     @pytest.mark.parametrize("state", ["LAUNCHING", "RUNNING", "SCALING", "UNKNOWN"])
     def test_one_in_any_other_state_is(self, state):
-        candidate = verdict.candidate(self.a_job(state), "ours")
-        assert verdict.judge(candidate, "failed", None).verdict is verdict.Verdict.ORPHAN
+        assert verdict.candidate(self.a_job(state), "ours") is not None
+        assert verdict.judge("failed", {}, None).verdict is verdict.Verdict.ORPHAN
 
     @pytest.mark.parametrize("deployment", ["theirs", "our", "ours2", "OURS", None])
     def test_the_deployment_is_compared_exactly(self, deployment):
@@ -664,7 +685,7 @@ class TestPureFunctions:
     def test_the_table_reads_well(self):
         report = Report(now=START.timestamp() + 3700)
         candidate = verdict.candidate(self.a_job(map_index=7), "ours")
-        report.add(candidate, verdict.judge(candidate, "failed", None)._replace(verdict=verdict.Verdict.CANCELLED))
+        report.add(candidate, verdict.judge("failed", {}, None)._replace(verdict=verdict.Verdict.CANCELLED))
         report.add(
             candidate._replace(submitted=None, try_number=0), verdict.Judgement(verdict.Verdict.UNIDENTIFIED, "x")
         )
