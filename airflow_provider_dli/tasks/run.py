@@ -22,7 +22,7 @@ from airflow_provider_dli.tasks.start import Started, find_instead, start
 from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, running_jobs, take_up, take_up_target
 from airflow_provider_dli.tasks.this_try import ThisTry
 from airflow_provider_dli.threads import BackgroundLog
-from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, may_be_cancelled, wait_until_over
+from airflow_provider_dli.waiting.watcher import JobWatcher, has_to_be_waited_for, is_cancelled, wait_until_over
 from airflow_provider_dli.xcoms import Place
 
 if TYPE_CHECKING:
@@ -304,11 +304,11 @@ class JobRun:
         return wait_until_over(client, task.job_kind, job_id, goal=task.goal, **how)
 
     def _result(self, client: DliClient, place: Place, ended: Started, deadline: float | None) -> Job:
-        """Return the job when it has ended well; one that the end of an earlier try has cancelled is run again."""
+        """Return the job when it has ended well; one that was cancelled after an earlier try is run again."""
         task, job = self._task, ended.job
-        if ended.is_earlier and may_be_cancelled(task.job_kind, job):
+        if ended.is_earlier and is_cancelled(task.job_kind, job):
             self._switch.check()
-            task.log.warning("%s was cancelled by the end of the earlier try; submitting afresh, once.", job)
+            task.log.warning("%s of an earlier try was cancelled; resubmitting (once).", job)
             self._switch.release()
             task.current_job_id = None
             this = self._same_statements(client, place, deadline)[place.number - 1]

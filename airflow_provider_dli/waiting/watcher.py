@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,8 @@ FIRST_POLL_INTERVAL = 0.5
 _SHARE = 0.5
 
 _PROGRESS_EVERY = 10.0
+# How the log of a job tells of its cancel, in the words of Spark and YARN.
+_KILLED_BY_USER = re.compile(r"\bkilled by (the )?user\b", re.IGNORECASE)
 
 
 def checked_poll_interval(seconds: float) -> float:
@@ -132,6 +135,13 @@ def has_to_be_waited_for(
 def may_be_cancelled(kind: JobKind[Any], job: Job) -> bool:
     """Whether a job that is over may have been cancelled; of some kinds, DLI calls such a job failed."""
     return job.state is JobState.CANCELLED or (job.state is JobState.FAILED and not kind.tells_cancelled)
+
+
+def is_cancelled(kind: JobKind[Any], job: Job) -> bool:
+    """Whether it is a fact that a job was cancelled; where DLI's state does not tell, only its log can."""
+    if job.state is JobState.FAILED and not kind.tells_cancelled:
+        return any(_KILLED_BY_USER.search(line) for line in job.log)
+    return job.state is JobState.CANCELLED
 
 
 class WatchedJob:

@@ -176,6 +176,22 @@ class TestEarlier:
         second, _ = run(ti=TaskInstance(try_number=2))
         assert first == second
 
+    def test_one_that_dies_by_itself_after_it_was_taken_over_has_failed(self, dli_local, run):
+        dli_local.will(kind="spark", run_for=1, then="FAILED")
+        first, _ = run(wait_for_completion=False)
+        with pytest.raises(DliJobError, match=f"{first} ended dead"):
+            run(ti=TaskInstance(try_number=2))
+        assert len(dli_local.jobs()) == 1
+
+    def test_one_whose_late_cancel_its_log_tells_of_is_submitted_again_once(self, dli_local, run, hook):
+        dli_local.will(kind="spark", run_for=60, cancel_takes=1)
+        dli_local.will(kind="spark", run_for=0)
+        first, _ = run(wait_for_completion=False)
+        dli_local.wait_until(lambda dli: dli.job(first).status == "running")
+        hook.cancel_job(first, kind="spark")
+        second, _ = run(ti=TaskInstance(try_number=2))
+        assert [(job.job_id, job.state) for job in dli_local.jobs()] == [(first, "CANCELLED"), (second, "FINISHED")]
+
     def test_a_cleared_task_cancels_it_and_runs_again(self, dli_local, run):
         dli_local.will(kind="spark", run_for=60)
         dli_local.will(kind="spark", run_for=0)

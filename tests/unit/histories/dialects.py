@@ -136,7 +136,7 @@ class Spark(Sql):
             "name": job.name,
             "state": self.states[status],
             "create_time": int(job.submitted * 1000),
-            "log": [],
+            "log": ["Application application_1_0001 was killed by user dli."] if status == "CANCELLED" else [],
             "req_body": json.dumps(request),
         }
 

@@ -86,6 +86,7 @@ async def cancel(service: Service, batch_id: str) -> Response:
     batch.cancel_requests.append(time.time())
     if batch.is_active:
         batch.ask_to_stop(CANCELLED_BY_USER)
+        batch.note(f"Application {batch.application} was killed by user {batch.owner}.")
         return Response() if service.settings.spark_cancel_answer == "empty" else success(service, msg="deleted")
     raise refusals.ended(service, f"The batch has ended ({batch.status}) and cannot be canceled.")
 

@@ -30,7 +30,7 @@ def short(service: Service, batch: SparkBatch) -> dict[str, Any]:
     optional = {"image": body.image, "feature": body.feature, "spark_version": body.spark_version}
     return {
         "id": batch.job_id,
-        "appId": f"application_{batch.start_ms}_{len(batch.logs):04}" if batch.logs else "",
+        "appId": batch.application,
         "name": batch.name,
         "owner": batch.owner,
         "proxyUser": "",

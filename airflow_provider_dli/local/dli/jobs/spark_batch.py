@@ -72,6 +72,16 @@ class SparkBatch(Job):
         """Whether DLI starts it again after a failure."""
         return self.body.auto_recovery and len(self.logs) <= self.body.max_retry_times
 
+    @property
+    def application(self) -> str:
+        """YARN's id of the driver; empty before it is started."""
+        return f"application_{self.start_ms}_{len(self.logs):04}" if self.logs else ""
+
+    def note(self, line: str) -> None:
+        """Add a line of YARN's to the log of the driver."""
+        if self.logs:
+            self.logs[-1].add(line)
+
     def log_lines(self, index: int = -1) -> list[str]:
         """
         :param index: Which start of the driver, 0 for the first; -1 for the last one.
