@@ -34,6 +34,7 @@ class ExportWork(Work):
     An export. The fields are those of the operator, checked.
 
     :param source_job_id: The QUERY job whose result is exported; None while it has not run yet.
+    :param source_began: When DLI says that this job was submitted, in milliseconds since the epoch.
     :raises DliValueError: A field cannot be used.
     """
 
@@ -44,6 +45,7 @@ class ExportWork(Work):
     with_header: bool | None = None
     export_mode: str | None = None
     queue_name: str | None = None
+    source_began: int | None = None
 
     def __post_init__(self) -> None:
         checks.choice("data_type", self.data_type, DATA_TYPES)
@@ -58,6 +60,11 @@ class ExportWork(Work):
     def begins_after(self) -> str | None:
         """The job whose result is exported."""
         return self.source_job_id
+
+    @property
+    def not_before(self) -> int | None:
+        """When the query was submitted."""
+        return self.source_began
 
     @property
     def target(self) -> str:
@@ -80,7 +87,9 @@ class ExportWork(Work):
             raise checks.refuse("job_id", f"{job} is of type {job.job_type}: only a query has a result to export.")
         if job.state is not JobState.FINISHED:
             raise checks.refuse("job_id", f"{job} is {job.status}: only a finished query can be exported.")
-        return replace(self, source_job_id=job.id, queue_name=self.queue_name or job.queue_name or None)
+        began = None if job.start_time is None else int(job.start_time.timestamp() * 1000)
+        queue_name = self.queue_name or job.queue_name or None
+        return replace(self, source_job_id=job.id, queue_name=queue_name, source_began=began)
 
     def differences(self, job: Job) -> str:
         """Name what a job did differently."""

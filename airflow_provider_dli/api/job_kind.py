@@ -58,6 +58,15 @@ class Work(ABC):
         return self
 
     @property
+    def not_before(self) -> int | None:
+        """
+        When, by DLI's own clock, no job of this work can have been submitted yet, in milliseconds since the epoch.
+
+        None where that is not known.
+        """
+        return None
+
+    @property
     def target(self) -> str | None:
         """Where the job writes, of jobs that nothing else tells from others: lists show neither tags nor a name."""
         return None

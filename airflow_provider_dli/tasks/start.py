@@ -25,7 +25,7 @@ from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.tasks.bound import bounded
 from airflow_provider_dli.tasks.kill import FIND_WITHIN
-from airflow_provider_dli.tasks.this_try import claim_of
+from airflow_provider_dli.tasks.this_try import CLOCK_TOLERANCE, claim_of
 from airflow_provider_dli.waiting.watcher import wait_until_over
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ LIST_LAG = 30.0
 _SUBMIT_WITHIN = 240.0
 # How long a launch is repeated while it is not known whether the job has started, in seconds.
 _LAUNCH_WITHIN = 60.0
-# How far the clock of DLI may be behind where nothing but the time tells a job from an older one, in milliseconds.
-_DLI_CLOCK_BEHIND = 30_000
 
 
 class Started(NamedTuple):
@@ -173,7 +171,7 @@ def _mine(this: ThisTry) -> Query:
         tags={identity.TI: this.mine.ti, identity.ATTEMPT: this.mine.attempt},
         name=name_of(this.work, this.mine) if name_of else None,
         target=this.work.target,
-        since=None if this.work.target is None else this.began_itself - _DLI_CLOCK_BEHIND,
+        since=None if this.work.target is None else this.looks_for_own_since,
     )
 
 
@@ -209,7 +207,7 @@ def _has_done_it(this: ThisTry, job: Job) -> bool:
     """Whether an earlier try has started a job that has finished by now, and no user has asked for more since."""
     if not job.state.is_success or job.launched_at is None or this.task.on_earlier_job != "reattach":
         return False
-    return not this.is_cleared and job.launched_at.timestamp() * 1000 >= this.began
+    return not this.is_cleared and job.launched_at.timestamp() * 1000 >= this.began - CLOCK_TOLERANCE
 
 
 def _launch(this: ThisTry, job: Job) -> Job:

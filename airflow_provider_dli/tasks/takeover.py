@@ -156,7 +156,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
     # Whoever submitted them, they count as jobs of the try before this one.
     mine = replace(this.mine, statement_index=0)
     before = replace(mine, try_number=mine.try_number - 1)
-    query = Query(tags=before.tags(), target=target, since=this.began)
+    query = Query(tags=before.tags(), target=target, since=this.looks_since)
     searcher = this.client.for_thread(URGENT)
     theirs = [replace(this, mine=mine)]
     task.switch.search(lambda: _still_running(_decided(theirs, searcher.jobs(task.job_kind, query), reuse)))

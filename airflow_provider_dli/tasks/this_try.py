@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from airflow_provider_dli.xcoms import Place
 
 
-# How far the clock of DLI may be behind that of Airflow, in milliseconds.
+# How far the clock of DLI may be behind that of Airflow, in milliseconds: the one margin of all look-ups.
 _CLOCKS_DIFFER_BY = 15 * 60 * 1000
+# The same where nothing but the time tells what this DAG run has started from what an earlier one has, so that more
+# would take theirs for ours.
+CLOCK_TOLERANCE = 30_000
 
 
 class JobTask(Protocol):
@@ -147,7 +150,15 @@ class ThisTry:
     @property
     def looks_since(self) -> int:
         """No job of this task instance was submitted before this moment, in milliseconds since the epoch."""
-        return looks_since(self.mine.generation)
+        return max(looks_since(self.mine.generation), self.work.not_before or 0)
+
+    @property
+    def looks_for_own_since(self) -> int:
+        """No job of this try was submitted before this moment, in milliseconds since the epoch."""
+        if self.work.not_before is None:
+            return self.began_itself - CLOCK_TOLERANCE
+        # By DLI's own clock, as the times of the jobs that it is compared with.
+        return max(self.began_itself - _CLOCKS_DIFFER_BY, self.work.not_before)
 
 
 def looks_since(generation: str) -> int:

@@ -217,7 +217,26 @@ class TestNextTry:
         options = {"obs_path": "obs://exports/of-two-runs", "export_mode": "Overwrite"}
         first = execute(export_of(query, **options), context_of(TaskInstance(run_id="run 0"), start))
         again = context_of(TaskInstance(try_number=2), pendulum.now("UTC"))
-        assert execute(export_of(query, **options), again) != first
+        hook = DliHook()
+        of_this_run = hook.wait_for_job(hook.submit_sql_job("SELECT id FROM range(3)").id, poll_interval=0.1)
+        assert execute(export_of(of_this_run, **options), again) != first
+
+    @pytest.mark.parametrize("seconds", [-3, -120, 120])
+    def test_a_clock_of_dli_that_is_off_makes_no_second_export(self, dli_local, seconds):
+        dli_local.settings(clock_skew=seconds)
+        hook, start = DliHook(), pendulum.now("UTC")
+        query = hook.wait_for_job(hook.submit_sql_job("SELECT id FROM range(3)").id, poll_interval=0.1)
+        lose_the_worker(lambda: execute(export_of(query), context_of(TaskInstance(), start)))
+        execute(export_of(query), context_of(TaskInstance(try_number=2), start))
+        assert len(exports(dli_local)) == 1
+
+    def test_nor_does_it_lose_a_job_whose_answer_was_lost(self, dli_local):
+        dli_local.settings(clock_skew=-120)
+        hook = DliHook()
+        query = hook.wait_for_job(hook.submit_sql_job("SELECT id FROM range(3)").id, poll_interval=0.1)
+        dli_local.fault("export", "drop_after")
+        execute(export_of(query), context_of())
+        assert len(exports(dli_local)) == 1
 
     def test_the_query_is_not_run_again_for_a_lost_export(self, dli_local, start):
         dli_local.will(kind="sql", matching="EXPORT", run_for=2)

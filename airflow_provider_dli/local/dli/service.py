@@ -89,8 +89,13 @@ class Service:
 
     def start(self, job: Job, work: Work, launching_for: float = 0) -> None:
         """Take the job in, and let it run as soon as its queue has room."""
-        self.jobs.add(job)
+        self.take_in(job)
         self._runner.start(job, work, launching_for)
+
+    def take_in(self, job: Job) -> None:
+        """Have the job listed, with the times of this server's clock."""
+        job.clock_skew = self.settings.clock_skew
+        self.jobs.add(job)
 
     def session(self, statement: Statement, database: str, job_id: str) -> Session:
         """What runs a statement."""

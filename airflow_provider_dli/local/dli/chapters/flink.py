@@ -119,7 +119,7 @@ def _create(service: Service, body: FlinkBody, job_type: str, statement: str, me
         owner=service.identity.user,
         tags=[tag.model_dump() for tag in body.tags],
     )
-    service.jobs.add(job)
+    service.take_in(job)
     shown = {"job_id": job.number, "status_name": job.status, "status_desc": job.message}
     return success(service, message, job=shown)
 

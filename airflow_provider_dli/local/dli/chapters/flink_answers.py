@@ -61,8 +61,8 @@ def details(service: Service, job: FlinkJob) -> dict[str, Any]:
     """A job with all that is known of it, but for its tags, which no call shows."""
     body = job.body
     return _both(job) | {
-        "start_time": None if job.started_at is None else int(job.started_at * 1000),
-        "update_time": int(job.updated_at * 1000),
+        "start_time": None if job.started_at is None else job.shown_ms(job.started_at),
+        "update_time": job.shown_ms(job.updated_at),
         "duration": job.running_ms,
         "user_id": service.identity.user,
         "queue_name": job.queue_name,

@@ -41,7 +41,7 @@ def short(service: Service, batch: SparkBatch) -> dict[str, Any]:
         "cluster_name": batch.queue_name,
         "queue": batch.queue_name,
         "create_time": batch.start_ms,
-        "update_time": int(batch.updated_at * 1000),
+        "update_time": batch.shown_ms(batch.updated_at),
         **{name: value for name, value in optional.items() if value is not None},
     }
 

@@ -74,7 +74,7 @@ def _line(job: SqlJob) -> dict[str, Any]:
     line = job_status(job)
     del line["job_mode"], line["user_conf"]
     if job.ended_at is not None:
-        line["end_time"] = int(job.ended_at * 1000)
+        line["end_time"] = job.shown_ms(job.ended_at)
     return line | {"engine_type": "spark", "with_column_header": bool(job.export.get("with_column_header"))}
 
 

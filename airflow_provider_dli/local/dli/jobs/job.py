@@ -51,6 +51,7 @@ class Job:
     :param statement: What it runs, in one text.
     :param name: Given by its owner, where jobs of its kind have one, as well as the description.
     :param savepoints: Paths of its savepoints, the last one being the latest.
+    :param clock_skew: Seconds that the clock is ahead by which its moments are shown.
     :param timeout: Seconds after which it is cancelled.
     :param stuck_in: State that it shows instead of the one of its stage, possibly one that DLI does not know.
     :param stop: Set when the job is to stop.
@@ -67,6 +68,7 @@ class Job:
     tags: list[dict[str, str]] = field(default_factory=list)
     conf: list[str] = field(default_factory=list)
     timeout: float | None = None
+    clock_skew: float = 0.0
     name: str = ""
     description: str = ""
     savepoints: list[str] = field(default_factory=list)
@@ -98,12 +100,16 @@ class Job:
 
     @property
     def start_ms(self) -> int:
-        return int(self.submitted_at * 1000)
+        return self.shown_ms(self.submitted_at)
+
+    def shown_ms(self, moment: float) -> int:
+        """A moment as DLI shows it, by its own clock."""
+        return int((moment + self.clock_skew) * 1000)
 
     @property
     def duration_ms(self) -> int:
         end = time.time() if self.ended_at is None else self.ended_at
-        return max(0, int(end * 1000) - self.start_ms)
+        return max(0, int(end * 1000) - int(self.submitted_at * 1000))
 
     def enter(self, stage: Stage, message: str = "") -> None:
         """
