@@ -8,7 +8,6 @@ A port, too: a test that simulates Airflow puts its own functions in the place o
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from airflow import __version__ as airflow_version
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.task_instances import TaskInstanceKey, without_number
 from airflow_provider_dli.threads import run_in_thread
 
@@ -34,6 +34,9 @@ AIRFLOW = tuple(int(number) for number in airflow_version.split(".")[:2])
 
 #: Whether Airflow calls ``on_kill`` of a trigger; where it does not, the trigger has to find out by itself.
 TRIGGERS_ARE_TOLD_OF_KILLS = AIRFLOW >= (3, 3)
+
+#: Whether a task that has lost its supervisor cannot tell Airflow how it ended. Before, a task tells the database.
+NEEDS_SUPERVISOR = AIRFLOW >= (3, 0)
 
 #: Whether a plugin can add a page to the UI.
 HAS_EXTERNAL_VIEWS = AIRFLOW >= (3, 1)
@@ -132,18 +135,18 @@ def ends_before_resuming(ti: Any, execution_timeout: timedelta | None) -> bool:
     return bool(datetime.now(UTC) - ti.start_date > execution_timeout - timedelta(seconds=1))
 
 
-def supervisor() -> int | None:
+def supervisor(ti: Any) -> int | None:
     """
-    Return the process id of the supervisor, without which a task cannot tell Airflow how it ended.
+    Return the process id of the supervisor of this process; None in ``dag.test()``, where there is none.
 
-    None in Airflow 2, where a task tells the database, and in ``dag.test()``, where there is none.
+    :param ti: Airflow's task instance.
     """
     if AIRFLOW < (3, 0):
-        return None
+        return machine.parent_process_id() if ti.job_id else None
     from airflow.sdk.execution_time import task_runner
 
     channel = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    return os.getppid() if type(channel).__name__ == "CommsDecoder" else None
+    return machine.parent_process_id() if type(channel).__name__ == "CommsDecoder" else None
 
 
 async def ask_airflow(function: Callable[[], T], within: float) -> T:

@@ -18,6 +18,7 @@ monotonic = _time.monotonic
 sleep = _time.sleep
 new_lock = threading.Lock
 process_id = os.getpid
+parent_process_id = os.getppid
 
 
 def start_thread(function: Callable[[], None]) -> None:

@@ -76,6 +76,7 @@ class KillSwitch:
     _launch_under_way: object | None
     _begun_search: Callable[[], Iterable[str]] | None
     _ended_search: Callable[[], Iterable[str]] | None
+    _is_left_to_next_try: Callable[[], bool]
 
     def __init__(self) -> None:
         self.killed = False
@@ -105,6 +106,7 @@ class KillSwitch:
         log: BackgroundLog,
         reread_connection: Callable[[], object] | None = None,
         named: Callable[[str], str] = "DLI job {}".format,
+        is_left_to_next_try: Callable[[], bool] = lambda: False,
     ) -> Iterator[KillSwitch]:
         """
         Be ready to cancel.
@@ -114,8 +116,10 @@ class KillSwitch:
         :param reread_connection: Called in the main thread when the credentials were refused, before what was refused
             is tried again.
         :param named: Returns a job in the words of people, by its id.
+        :param is_left_to_next_try: Asked when the task ends: whether the next try takes its jobs over. Takes no lock.
         """
         self._reset(cancel, log, reread_connection, named)
+        self._is_left_to_next_try = is_left_to_next_try
         machine.start_thread(partial(self._obey, self._orders))
         try:
             yield self
@@ -294,6 +298,8 @@ class KillSwitch:
         self._unwanted_at = machine.monotonic() if self.killed else 0.0
         # Why, until that is told.
         self._why = _KILLED if self.killed else ""
+        self._is_left_to_next_try = lambda: False
+        self._goes_on = "as `cancel_on_kill=False` asks"
         self._jobs = {}
         self._find = self._find_submitted = None
         self._begun_search = self._ended_search = None
@@ -304,6 +310,8 @@ class KillSwitch:
         self._is_closed = False
 
     def _give_up(self, why: str) -> None:
+        if self._cancel is not None and self._is_left_to_next_try():
+            self._cancel, self._goes_on = None, "for the next try: this task has lost Airflow's supervisor"
         if not self._unwanted_at:
             self._unwanted_at = machine.monotonic()
             self._why = why
@@ -470,7 +478,7 @@ class KillSwitch:
     def _story(self) -> str:
         """Say what became of the jobs."""
         if self._cancel is None and self._jobs:
-            return f"{', '.join(map(self._named, self._jobs))} goes on, as `cancel_on_kill=False` asks."
+            return f"{', '.join(map(self._named, self._jobs))} goes on, {self._goes_on}."
         said = [job.said or story.not_confirmed(self._named(job_id)) for job_id, job in list(self._jobs.items())]
         if not said and self._submitting:
             said = ["The answer to its submit had not come."]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -41,6 +40,8 @@ _TOLD_WITHIN = 60.0
 _TOLD_ONCE_MORE_WITHIN = 30.0
 # How long a task whose `start_timeout` is over may still ask DLI whether its job has started, in seconds.
 _STARTED_MEANWHILE = 30.0
+# The pause before Airflow is asked again whether a task still runs that wants to be deferred, in seconds.
+_ASK_AGAIN_AFTER = 2.0
 _TIME_IS_OVER = "execution_timeout is over, the time in which the task was deferred included."
 
 
@@ -60,6 +61,7 @@ class JobRun:
         # The task whose function executes this one.
         of_airflow = getattr(self._ti, "task", None)
         self._around = None if of_airflow is task else of_airflow
+        self._supervisor = compat.supervisor(self._ti)
         # Of the job that the task waits for.
         self._told = Told()
 
@@ -70,10 +72,10 @@ class JobRun:
         self._switch.expects_a_job = number > 1 and self._task.on_earlier_job != "ignore"
         if looks_for_earlier(self._task, number):
             # Killed before it comes to it, it still has to look for a job that an earlier try has left running.
-            client = self._connected(watch_nothing).watching(self._switch.check)
+            client = self._connected(watch_nothing).watching(self._check)
         else:
-            self._switch.check()
-            client = self._connected(self._switch.check)
+            self._check()
+            client = self._connected(self._check)
         client.introduce()
         with self._cancelling(client):
             if self._switch.expects_a_job:
@@ -155,7 +157,7 @@ class JobRun:
                     keep_draft=self._switch.is_launching or not self._task.creates_job,
                 )
 
-        with self._switch.armed(cancel, log, client.access.reread, kind.named):
+        with self._switch.armed(cancel, log, client.access.reread, kind.named, self._is_left_to_next_try):
             try:
                 yield
             except TaskDeferred:
@@ -175,7 +177,7 @@ class JobRun:
     def _resumed(self, *, is_foreign: bool) -> Iterator[DliClient]:
         """Be ready to cancel the job of a task that is resumed, also when it was killed before it came to this."""
         self._switch.expects_a_job = True
-        client = self._connected(watch_nothing).watching(self._switch.check)
+        client = self._connected(watch_nothing).watching(self._check)
         self._task.console_url = client.connect().console_url or ""
         with self._cancelling(client):
             if self._task.current_job_id is not None and not is_foreign:
@@ -244,6 +246,8 @@ class JobRun:
         if before is not None:
             this = replace(this, work=this.work.after(before))
         this, taken_up = take_up_target(this, is_after_earlier=previous is None or previous.is_earlier)
+        # Without its supervisor, this task counts as lost, and the next try submits.
+        self._check()
         return taken_up or start(this)
 
     def _finish(self, client: DliClient, job: Job, place: Place) -> None:
@@ -273,12 +277,13 @@ class JobRun:
         if not task.wait_for_completion:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
-        if task.may_defer and has_to_be_waited_for(
+        while task.may_defer and has_to_be_waited_for(
             client, task.job_kind, job.id, self._told, task.goal, within=Deferral.begins_after
         ):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
-            if cancel_on_kill:
-                self._check_before_deferral()
+            if cancel_on_kill and not self._may_be_deferred():
+                client.pause(_ASK_AGAIN_AFTER)
+                continue
             deferral = Deferral((job.id,), deadline, started.is_earlier, is_foreign=started.is_foreign)
             replace(deferral, start_by=start_by, statement=place).begin(
                 task,
@@ -289,7 +294,8 @@ class JobRun:
                 goal=task.goal,
             )
         # A synchronous statement has brought its rows; no later answer does.
-        job = replace(self._wait(client.watching(self._watch_here(deadline)), job.id, start_by), rows=job.rows)
+        watching = client if self._around is None else client.watching(self._watch_until(deadline))
+        job = replace(self._wait(watching, job.id, start_by), rows=job.rows)
         return self._result(client, place, started._replace(job=job), deadline)
 
     def _wait(self, client: DliClient, job_id: str, start_by: float | None = None, *, has_started: bool = False) -> Job:
@@ -346,7 +352,7 @@ class JobRun:
     def _watch_until(self, deadline: float | None) -> Callable[[], None]:
         # Airflow gives a resumed task the whole `execution_timeout` again.
         def watch() -> None:
-            self._switch.check()
+            self._check()
             if deadline is not None and machine.time() > deadline:
                 raise AirflowTaskTimeout(_TIME_IS_OVER)
 
@@ -363,48 +369,51 @@ class JobRun:
 
         return watch_start
 
-    def _watch_here(self, deadline: float | None) -> Callable[[], None]:
-        watch = self._watch_in_last_try()
-        if self._around is None:
-            return watch
-        in_time = self._watch_until(deadline)
+    def _check(self) -> None:
+        """
+        End the task when it was killed, or cannot succeed any more: Airflow misses its heartbeats and fails it.
 
-        # Of an operator that the function of another task executes, Airflow does not know the `execution_timeout`.
-        def watch_both() -> None:
-            watch()
-            in_time()
+        :raises DliTaskKilledError: So it is.
+        """
+        self._switch.check()
+        if compat.NEEDS_SUPERVISOR and self._has_lost_supervisor():
+            then = "and there is no next try" if self._is_last_try else "and leaves its job to the next try"
+            raise DliTaskKilledError(f"The task has lost Airflow's supervisor, {then}.")
 
-        return watch_both
+    @property
+    def _is_last_try(self) -> bool:
+        return bool(self._ti.try_number > self._ti.max_tries)
 
-    def _watch_in_last_try(self) -> Callable[[], None]:
-        # A task that has lost its supervisor cannot succeed any more: Airflow misses its heartbeats and fails it. The
-        # next try then takes over the job; after the last try, there is none to do it.
-        supervisor = compat.supervisor() if self._ti.try_number > self._ti.max_tries else None
+    def _has_lost_supervisor(self) -> bool:
+        return self._supervisor is not None and machine.parent_process_id() != self._supervisor
 
-        def watch() -> None:
-            self._switch.check()
-            if supervisor is not None and os.getppid() != supervisor:
-                raise DliTaskKilledError("The task has lost Airflow's supervisor, and there is no next try.")
+    def _is_left_to_next_try(self) -> bool:
+        """Whether the next try takes the job over, so that whatever ends this task must not cancel it."""
+        return not self._is_last_try and self._has_lost_supervisor()
 
-        return watch
+    def _may_be_deferred(self) -> bool:
+        """
+        Whether the task still runs, as Airflow knows it; False when Airflow does not tell.
 
-    def _check_before_deferral(self) -> None:
+        :raises DliTaskKilledError: It was killed.
+        """
         # Airflow signals a kill only at the next heartbeat. A task that asks to be deferred before that is refused
         # without noticing, and ends; then no process is left to cancel its job.
         key, log = TaskInstanceKey.of(self._ti), self._task.log
         try:
             state = compat.task_states(key.dag_id, [key.run_id], [key.task_id]).get(key[1:], GONE)
-        except Exception as error:  # the deferral will show whether Airflow is there
-            log.warning("Airflow does not tell whether the task still runs, before it is deferred: %s", error)
-            return
+        except Exception as error:  # deferred, a task that was killed would leave its job behind
+            log.warning("Airflow does not tell whether the task still runs: waiting in the worker meanwhile. %s", error)
+            return False
         if state not in _KILLED:
-            return
+            return True
         self._switch.abandon(f"The task was ended before it was deferred ({story.in_airflow(state)})")
         # Airflow 2 would take a failure before the signal for an ordinary one, and retry the task.
         end = machine.monotonic() + _TOLD_WITHIN
         while not self._switch.killed and machine.monotonic() < end:
             machine.sleep(0.1)
         self._switch.check()
+        return False
 
 
 def _why(error: BaseException) -> str:

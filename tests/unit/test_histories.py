@@ -183,6 +183,20 @@ class TestRare:
         kill = Event(At("list", "sent"), ("terminate_supervisor",))
         assert_holds(Settings(retries=0, lag=1), lost, kill, then="job-1 is cancelled by try 1")
 
+    @pytest.mark.parametrize("line", ["3.3", "3.1", "2.11"])
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_the_time_of_an_orphan_is_over_when_try_2_has_taken_its_job_over(self, line, deferrable):
+        lost = Event(At("submit", "answered") if deferrable else After(5), ("lose_supervisor",))
+        assert_holds(
+            Settings(line=line, deferrable=deferrable, execution_timeout=60.0, jobs=((70.0, "FINISHED"),)),
+            lost,
+            then="succeeds with job-1",
+        )
+
+    def test_a_task_that_is_killed_right_before_its_deferral_while_airflow_does_not_answer(self):
+        killed = Event(At("xcom", "carried out"), ("mark_failed_in_silence", 5.0))
+        assert_holds(Settings(deferrable=True), killed, then="job-1 is cancelled by try 1")
+
     def test_a_clear_waits_for_the_end_of_the_job(self):
         cleared = Event(After(20), ("clear",))
         assert_holds(Settings(deferrable=True, cancel_takes=10), cleared, then="try 2 resumed succeeds with job-2")

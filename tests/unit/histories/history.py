@@ -401,9 +401,10 @@ class World:
     def _may_cancel(self, process: Process) -> bool:
         ti = self.airflow.ti
         if process.notes.role == "worker":
-            # The task itself; whether it had a reason is seen when it ends. One that Airflow has given up may be late.
-            # So may a request that was on its way when its process ended: the task submits afresh then, once.
-            return ti.worker is process or not process.notes.supervised or not process.alive
+            # The task itself; whether it had a reason is seen when it ends. One that Airflow has given up leaves the job
+            # to the next try. Only a request may be late that was on its way when its process ended: the task submits
+            # another job then, once.
+            return ti.worker is process or not process.alive
         if process.notes.role == "triggerer":
             timeout = self.settings.execution_timeout
             timed_out = timeout is not None and self.simulation.now >= fakes.START + timeout
@@ -451,11 +452,13 @@ def run(settings: Settings, events: Sequence[Event] = ()) -> Outcome:
 def installed() -> Iterator[None]:
     """Put the models behind the ports of the package: the machine, the wire, and Airflow."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("time", "monotonic", "sleep", "new_lock", "process_id", "start_thread"):
+        names = ("time", "monotonic", "sleep", "new_lock", "process_id", "parent_process_id", "start_thread")
+        for name in names:
             patch.setattr(machine, name, getattr(fakes, name))
         patch.setattr(exchange, "new_session", lambda: _world[-1].dli.session())
         for name in ("connection", "task_states", "xcom"):
             patch.setattr(compat, name, lambda *what, _name=name: getattr(_world[-1].airflow, _name)(*what))
+        patch.setattr(compat, "supervisor", lambda ti: fakes.parent_process_id())
         # So that Airflow's configuration needs not be read again and again.
         patch.setattr(compat, "deployment", lambda: "ours")
         yield

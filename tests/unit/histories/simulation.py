@@ -321,6 +321,12 @@ def process_id() -> int:
     return current_process().id
 
 
+def parent_process_id() -> int:
+    """Take the place of ``os.getppid``."""
+    process = current_process()
+    return -process.id if process.notes.supervised else 1
+
+
 def start_thread(function: Callable[[], None]) -> None:
     """Take the place of ``_thread.start_new_thread``."""
     Thread(function).start()
