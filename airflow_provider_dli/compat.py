@@ -35,6 +35,9 @@ AIRFLOW = tuple(int(number) for number in airflow_version.split(".")[:2])
 #: Whether Airflow calls ``on_kill`` of a trigger; where it does not, the trigger has to find out by itself.
 TRIGGERS_ARE_TOLD_OF_KILLS = AIRFLOW >= (3, 3)
 
+#: Whether a task can look up its earlier tries in Airflow's database.
+HAS_TRY_HISTORY = AIRFLOW < (3, 0)
+
 #: Whether a task that has lost its supervisor cannot tell Airflow how it ended. Before, a task tells the database.
 NEEDS_SUPERVISOR = AIRFLOW >= (3, 0)
 
@@ -94,6 +97,34 @@ def xcom(key: TaskInstanceKey, name: str) -> Any:
     from airflow.providers.common.compat.sdk import XCom
 
     return XCom.get_one(key=name, dag_id=key.dag_id, run_id=key.run_id, task_id=key.task_id, map_index=key.map_index)
+
+
+def xcoms_of_last_try(ti: Any) -> frozenset[str]:
+    """
+    Return the names of what the try before this one has pushed, also after Airflow has deleted it; of Airflow 3.
+
+    :param ti: Airflow's task instance. None are known of one that is resumed.
+    """
+    told = getattr(ti, "_ti_context_from_server", None)
+    return frozenset(getattr(told, "xcom_keys_to_clear", None) or ())
+
+
+def last_try_before_clear_in_history(ti: Any) -> int:
+    """Return the number of the last try after which the task was cleared, 0 when it was not; of Airflow 2."""
+    from airflow.models.taskinstancehistory import TaskInstanceHistory as Tries
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, or_, select
+
+    wanted = select(func.max(Tries.try_number)).where(
+        Tries.dag_id == ti.dag_id,
+        Tries.run_id == ti.run_id,
+        Tries.task_id == ti.task_id,
+        Tries.map_index == ti.map_index,
+        Tries.try_number < ti.try_number,
+        or_(Tries.state == "success", Tries.max_tries != ti.max_tries),
+    )
+    with create_session() as session:
+        return int(session.scalar(wanted) or 0)
 
 
 def deployment() -> str | None:

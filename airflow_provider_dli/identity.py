@@ -59,6 +59,8 @@ class Identity:
     :param work: Digest of what is run; see :func:`digest`.
     :param deployment: The provider option ``[dli] deployment``, or None.
     :param of_script: Whether the task has several statements, each a job of its own.
+    :param cleared_after: The try after which somebody has cleared the task, as far as more than the generation tells;
+        0 when there is none. Not part of the tags.
     """
 
     dag_id: str
@@ -72,6 +74,7 @@ class Identity:
     work: str
     deployment: str | None = None
     of_script: bool = False
+    cleared_after: int = 0
 
     @property
     def ti(self) -> str:
@@ -175,6 +178,11 @@ def is_of_newer_release(tags: Mapping[str, str]) -> bool:
     """Whether a job says who submitted it, in a format that came after ours."""
     version = tags.get(ATTEMPT, "").partition(":")[0]
     return version.isdecimal() and int(version[:9]) > int(FORMAT)
+
+
+def is_same_generation(attempt: Attempt, mine: Identity) -> bool:
+    """Whether Airflow has retried by itself since that attempt: nobody has cleared the task or its run."""
+    return attempt.generation == mine.generation and attempt.try_number > mine.cleared_after
 
 
 def run_start(generation: str) -> str:

@@ -14,6 +14,8 @@ JOB_ID = "job_id"
 CONSOLE_URL = "_link_DliJobLink"
 # Set for a job that a kill leaves alone.
 IS_FOREIGN = "job_is_foreign"
+# The job, when an earlier try has submitted it.
+TAKEN_OVER = "job_taken_over"
 # Of a script: which statement the job runs.
 STATEMENT = "statement"
 
@@ -38,7 +40,15 @@ class Place(NamedTuple):
         return f"Statement {self.number} of {self.of}"
 
 
-def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool = False, place: Place) -> None:
+def announce(
+    ti: Any,
+    job_id: str,
+    console_url: str | None,
+    *,
+    is_foreign: bool = False,
+    is_taken_over: bool = False,
+    place: Place,
+) -> None:
     """
     Make a job known to other tasks and people, whatever ``do_xcom_push`` says.
 
@@ -46,8 +56,11 @@ def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool 
     :param job_id: The job.
     :param console_url: Address of the jobs in the cloud's console, if it is known.
     :param is_foreign: Whether the job may be somebody else's: then a kill leaves it alone.
+    :param is_taken_over: Whether an earlier try has submitted the job.
     :param place: Which statement the job runs.
     """
+    if is_taken_over:
+        ti.xcom_push(key=TAKEN_OVER, value=job_id)
     if place.of > 1:
         ti.xcom_push(key=STATEMENT, value=list(place))
     if is_foreign:
@@ -60,6 +73,12 @@ def announce(ti: Any, job_id: str, console_url: str | None, *, is_foreign: bool 
 def announced_job_id(key: TaskInstanceKey) -> str | None:
     """Return the job that a task instance has announced in its current try; None when there is none yet."""
     found = compat.xcom(key, JOB_ID)
+    return None if found is None else str(found)
+
+
+def taken_over_job_id(key: TaskInstanceKey) -> str | None:
+    """Return the job of an earlier try that the current try of a task instance waits for; None when it does not."""
+    found = compat.xcom(key, TAKEN_OVER)
     return None if found is None else str(found)
 
 

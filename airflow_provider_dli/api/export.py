@@ -62,6 +62,11 @@ class ExportWork(Work):
         return self.source_job_id
 
     @property
+    def is_tagged(self) -> bool:
+        """An export carries nothing."""
+        return False
+
+    @property
     def not_before(self) -> int | None:
         """When the query was submitted."""
         return self.source_began

@@ -64,6 +64,11 @@ class FlinkWork(Work):
     resume_savepoint: bool = False
 
     @property
+    def is_tagged(self) -> bool:
+        """A job that exists is not changed."""
+        return self.definition is not None
+
+    @property
     def existing_job_id(self) -> str | None:
         """The job that exists."""
         return self.existing

@@ -58,6 +58,11 @@ class Work(ABC):
         return self
 
     @property
+    def is_tagged(self) -> bool:
+        """Whether the job says which try has started it."""
+        return True
+
+    @property
     def not_before(self) -> int | None:
         """
         When, by DLI's own clock, no job of this work can have been submitted yet, in milliseconds since the epoch.

@@ -196,7 +196,7 @@ def _latest(
 ) -> Job | None:
     """Return the job that this try may go on with."""
     # Others, of another Airflow for example, may be later than the latest of ours.
-    mates = [pair for pair in ours if pair[1].generation == mine.generation]
+    mates = [pair for pair in ours if identity.is_same_generation(pair[1], mine)]
     if not mates:
         return None
     latest, index = mates[0][0], mates[0][1].statement_index
@@ -223,7 +223,7 @@ def _decided(
 
 def _decision(job: Job, attempt: identity.Attempt, statements: Sequence[identity.Identity], *, reuse: bool) -> Decision:
     mine = statements[0]
-    is_retry = reuse and attempt.generation == mine.generation
+    is_retry = reuse and identity.is_same_generation(attempt, mine)
     if job.state.is_success and is_retry:
         # Whatever it ran: a template may differ from try to try (`now()`), and the work is done.
         return Decision.RESULT

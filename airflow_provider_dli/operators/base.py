@@ -251,8 +251,10 @@ class DliJobOperator(DliOperator):
             vars(self).update(before)
 
     def _run(self, context: Context) -> JobRun:
+        from airflow_provider_dli.tasks.cleared import note_success_of
         from airflow_provider_dli.tasks.run import JobRun
 
+        note_success_of(self)
         return JobRun(self, context)
 
 

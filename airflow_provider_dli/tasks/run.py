@@ -16,6 +16,7 @@ from airflow_provider_dli.job import Goal, JobState
 from airflow_provider_dli.story import Told
 from airflow_provider_dli.task_instances import GONE, OVER, TaskInstanceKey
 from airflow_provider_dli.tasks.bound import explained
+from airflow_provider_dli.tasks.cleared import remember
 from airflow_provider_dli.tasks.deferral import Deferral, deadline_of, require_over, says_over
 from airflow_provider_dli.tasks.start import Started, find_instead, start
 from airflow_provider_dli.tasks.takeover import TakenUp, looks_for_earlier, running_jobs, take_up, take_up_target
@@ -82,6 +83,7 @@ class JobRun:
                 searcher = client.for_thread(URGENT)
                 self._switch.search(lambda: running_jobs(searcher, self._task.job_kind, self._context))
             statements = ThisTry.of(self._task, client, self._context, deadline)
+            remember(self._ti, statements)
             return self._run(client, statements, take_up(statements), deadline)
 
     def resume(self, event: Mapping[str, Any] | None, deferral: Deferral) -> str:
@@ -271,9 +273,9 @@ class JobRun:
         task, job = self._task, started.job
         task.current_job_id = job.id
         self._told = Told(job.status) if started.is_earlier or started.is_foreign else Told.submitted()
-        console_url = client.connect().console_url
-        xcoms.announce(self._ti, job.id, console_url, is_foreign=started.is_foreign, place=place)
-        task.console_url = console_url or ""
+        url, taken_over = client.connect().console_url, started.is_earlier
+        xcoms.announce(self._ti, job.id, url, is_foreign=started.is_foreign, is_taken_over=taken_over, place=place)
+        task.console_url = url or ""
         if not task.wait_for_completion:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()

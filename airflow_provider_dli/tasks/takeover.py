@@ -154,7 +154,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
         return this, None
     reuse = task.on_earlier_job == "reattach" and not this.is_cleared
     # Whoever submitted them, they count as jobs of the try before this one.
-    mine = replace(this.mine, statement_index=0)
+    mine = replace(this.mine, statement_index=0, cleared_after=0)
     before = replace(mine, try_number=mine.try_number - 1)
     query = Query(tags=before.tags(), target=target, since=this.looks_since)
     searcher = this.client.for_thread(URGENT)
@@ -181,7 +181,7 @@ def take_up_target(this: ThisTry, *, is_after_earlier: bool) -> tuple[ThisTry, s
 
 def _furthest(found: Iterable[Earlier], mine: identity.Identity, reuse: bool) -> int:
     """Return the index of the last statement that an earlier try came to, for those before it are done."""
-    ours = (earlier.attempt for earlier in found if reuse and earlier.attempt.generation == mine.generation)
+    ours = (earlier.attempt for earlier in found if reuse and identity.is_same_generation(earlier.attempt, mine))
     return next((attempt.statement_index for attempt in ours), 0)
 
 
@@ -322,7 +322,7 @@ def _why_not_reused(statements: Sequence[ThisTry], earlier: Earlier) -> str:
     task, mine, attempt = statements[0].task, statements[0].mine, earlier.attempt
     if task.on_earlier_job != "reattach":
         return "this task never goes on with an earlier job"
-    if attempt.generation != mine.generation:
+    if not identity.is_same_generation(attempt, mine):
         return "the task or its DAG run was cleared since"
     own = statements[attempt.statement_index : attempt.statement_index + 1]
     if own and own[0].mine.work == attempt.work:

@@ -12,6 +12,7 @@ from airflow_provider_dli import compat, identity, machine
 from airflow_provider_dli.core.decide import Claim, check_claim
 from airflow_provider_dli.job import Goal
 from airflow_provider_dli.task_instances import TaskInstanceKey
+from airflow_provider_dli.tasks.cleared import last_try_before_clear
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -118,6 +119,7 @@ class ThisTry:
             work="",
             deployment=compat.deployment(),
             of_script=len(works) > 1 or task.statements_before is not None,
+            cleared_after=last_try_before_clear(ti),
         )
         return [
             cls(
@@ -143,9 +145,8 @@ class ThisTry:
 
     @property
     def is_cleared(self) -> bool:
-        """Whether a user has cleared the task in this DAG run, at some time."""
-        # A clear sets `max_tries` anew.
-        return self.mine.generation.partition(".")[2] != str(self.task.retries)
+        """Whether a user has cleared the task in this DAG run, at some time, for jobs without tags."""
+        return self.mine.cleared_after > 0
 
     @property
     def looks_since(self) -> int:

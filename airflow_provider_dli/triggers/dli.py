@@ -246,7 +246,9 @@ class DliJobTrigger(BaseTrigger):
             else:
                 self.log.warning("%s: %s left alone.", problem, self._names())
         else:
-            if state != "deferred":
+            if state == "running" and await self._is_taken_over(ti):
+                self.log.info("The next try waits for %s: left alone.", self._names())
+            elif state != "deferred":
                 await self._cancel(f"The deferred task was ended ({story.in_airflow(state)})")
             else:
                 # After a clear, the next try may be deferred already. It has cancelled this job itself, as a rule, so
@@ -276,6 +278,14 @@ class DliJobTrigger(BaseTrigger):
                 if now - refused_since >= refused_for:
                     raise
             await asyncio.sleep(_ASK_AGAIN_AFTER)
+
+    async def _is_taken_over(self, ti: TaskInstanceKey) -> bool:
+        """Whether the next try waits for the job, as it does when it takes a clear for a retry."""
+        try:
+            return await shared().channel.taken_over.answer(ti) in self.job_ids
+        except Exception as error:  # not knowing, cancel: the next try submits another job then
+            self.log.info("Airflow does not tell whether the next try has taken the job over: %s", error)
+            return False
 
     async def _cancel_if_superseded(self, ti: TaskInstanceKey) -> None:
         try:

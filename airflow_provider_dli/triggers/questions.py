@@ -116,6 +116,9 @@ class Channel:
         # A task that a trigger waits for is deferred. Once it is not, it never waits for this trigger again.
         self.states: Questions[TaskInstanceKey, str | None] = Questions(_states, _waits_no_more)
         self.job_ids: Questions[TaskInstanceKey, str | None] = Questions(partial(_one_by_one, xcoms.announced_job_id))
+        self.taken_over: Questions[TaskInstanceKey, str | None] = Questions(
+            partial(_one_by_one, xcoms.taken_over_job_id)
+        )
         self.connections: Questions[ConnectionKey, DliConnection] = Questions(partial(_one_by_one, _connection))
         self.is_warm = False
 

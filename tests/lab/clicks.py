@@ -44,6 +44,10 @@ class ClickingClient(AirflowClient):
             }
             self._request("POST", f"dags/{dag_id}/clearTaskInstances", body)
 
+    def task(self, dag_id: str, task_id: str) -> Json:
+        """A task as the file has it."""
+        return self._request("GET", f"dags/{dag_id}/tasks/{task_id}")
+
     def delete_dag_run(self, dag_id: str, run_id: str) -> None:
         self._request("DELETE", run_path(dag_id, run_id))
 

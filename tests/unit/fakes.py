@@ -19,11 +19,17 @@ OVER = {"outcome": "over", "message": ""}
 
 
 class TaskInstance(SimpleNamespace):
-    """One try of a task instance, and what it has pushed."""
+    """
+    One try of a task instance, and what it has pushed.
 
-    def __init__(self, **changes):
+    :param before: The try before this one.
+    """
+
+    def __init__(self, before=None, **changes):
         names = {"dag_id": "sales", "run_id": "run 1", "task_id": "load", "map_index": -1}
         super().__init__(**{**names, "try_number": 1, "max_tries": 2, "xcoms": {}, **changes})
+        # What Airflow tells a try when it starts.
+        self._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=list(before.xcoms) if before else [])
 
     def xcom_push(self, key, value):
         self.xcoms[key] = value

@@ -206,10 +206,10 @@ class TestNextTry:
 
     def test_a_clear_cancels_it_and_exports_again(self, dli_local, query, start):
         dli_local.will(kind="sql", matching="EXPORT", run_for=30)
-        lose_the_worker(lambda: execute(export_of(query), context_of(TaskInstance(), start)))
-        job_id = execute(
-            export_of(query, export_mode="Overwrite"), context_of(TaskInstance(try_number=2, max_tries=3), start)
-        )
+        first = TaskInstance()
+        lose_the_worker(lambda: execute(export_of(query), context_of(first, start)))
+        second = TaskInstance(first, try_number=2, max_tries=3)
+        job_id = execute(export_of(query, export_mode="Overwrite"), context_of(second, start))
         assert [job.status for job in exports(dli_local)] == ["CANCELLED", "FINISHED"]
         assert exports(dli_local)[-1].job_id == job_id
 

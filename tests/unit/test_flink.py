@@ -140,10 +140,18 @@ class TestExisting:
 
     def test_a_cleared_task_starts_it_again(self, dli_local, execute, existing):
         dli_local.will(kind="flink", run_for=0.2, times=2)
-        execute(DliStartFlinkJobOperator, job_id=existing, wait_for="finished")
-        ti = TaskInstance(try_number=2, max_tries=3)
-        execute(DliStartFlinkJobOperator, ti, job_id=existing, wait_for="finished", retries=2)
+        _, first = execute(DliStartFlinkJobOperator, job_id=existing, wait_for="finished")
+        ti = TaskInstance(first, try_number=2, max_tries=3)
+        execute(DliStartFlinkJobOperator, ti, job_id=existing, wait_for="finished")
         assert calls(dli_local, "flink_run") == ["flink_run"] * 2
+
+    @pytest.mark.parametrize("retries", [0, 2, 5])
+    def test_a_retry_does_not_whatever_retries_says_today(self, dli_local, execute, existing, retries):
+        dli_local.will(kind="flink", run_for=0.2, times=2)
+        _, first = execute(DliStartFlinkJobOperator, job_id=existing, wait_for="finished")
+        ti = TaskInstance(first, try_number=2)
+        execute(DliStartFlinkJobOperator, ti, job_id=existing, wait_for="finished", retries=retries)
+        assert calls(dli_local, "flink_run") == ["flink_run"]
 
     def test_without_a_savepoint_to_resume_from_dli_says_what_to_do(self, execute, existing):
         with pytest.raises(DliError, match="resume_savepoint=False"):

@@ -183,6 +183,30 @@ class TestRare:
         kill = Event(At("list", "sent"), ("terminate_supervisor",))
         assert_holds(Settings(retries=0, lag=1), lost, kill, then="job-1 is cancelled by try 1")
 
+    @pytest.mark.parametrize("kind", ["sql", "script", "spark"])
+    @pytest.mark.parametrize("before", [1, 2])
+    def test_a_clear_runs_again_whatever_retries_says(self, kind, before):
+        """The clear sets `max_tries` to what it was before."""
+        events = [Event(After(0), ("edit_retries", before - 1)), Event(After(60), ("clear_while_run_runs",))]
+        jobs = ((2.0, "FINISHED"),) * 3
+        then = "succeeds with job-6" if kind == "script" else "try 2 succeeds with job-2"
+        assert_holds(Settings(kind=kind, retries=before, jobs=jobs), *events, then=then)
+
+    def test_and_so_does_the_try_after_one_that_was_lost_at_once(self):
+        edited = Event(After(0), ("edit_retries", 1))
+        cleared, lost = Event(After(60), ("clear_while_run_runs",)), Event(At("list", "sent"), ("kill_task",))
+        settings = Settings(retries=2, jobs=((2.0, "FINISHED"),) * 2)
+        assert_holds(settings, edited, cleared, lost, then="try 3 succeeds with job-2")
+
+    def test_a_deferred_task_that_is_cleared_so_keeps_the_job_that_it_takes_over(self):
+        edited, cleared = Event(After(0), ("edit_retries", 0)), Event(After(20), ("clear",))
+        assert_holds(Settings(deferrable=True, jobs=((60.0, "FINISHED"),)), edited, cleared, then="")
+
+    @pytest.mark.parametrize("retries", [0, 1, 5])
+    def test_a_retry_takes_the_result_whatever_retries_says(self, retries):
+        edited, lost = Event(After(0), ("edit_retries", retries)), Event(At("report", "sent"), ("lose_node",))
+        assert_holds(Settings(jobs=((2.0, "FINISHED"),)), edited, lost, then="try 2 succeeds with job-1")
+
     @pytest.mark.parametrize("line", ["3.3", "3.1", "2.11"])
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_the_time_of_an_orphan_is_over_when_try_2_has_taken_its_job_over(self, line, deferrable):
@@ -195,7 +219,8 @@ class TestRare:
 
     def test_a_task_that_is_killed_right_before_its_deferral_while_airflow_does_not_answer(self):
         killed = Event(At("xcom", "carried out"), ("mark_failed_in_silence", 5.0))
-        assert_holds(Settings(deferrable=True), killed, then="job-1 is cancelled by try 1")
+        # Longer than it takes to be refused an answer.
+        assert_holds(Settings(deferrable=True, heartbeat=8.0), killed, then="job-1 is cancelled by try 1")
 
     def test_a_clear_waits_for_the_end_of_the_job(self):
         cleared = Event(After(20), ("clear",))

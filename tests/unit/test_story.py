@@ -287,7 +287,7 @@ class TestKilled:
     @each_kind
     def test_deferred(self, dli_local, run, airflow_says, monkeypatch, kind):
         # Only once it was deferred.
-        monkeypatch.setattr(JobRun, "_check_before_deferral", lambda self: None)
+        monkeypatch.setattr(JobRun, "_may_be_deferred", lambda self: True)
         airflow_says("failed")
         dli_local.will(kind=kind, launching_for=60)
         run(KINDS[kind], deferrable=True, kill_deferred=True)

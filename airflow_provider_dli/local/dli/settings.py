@@ -105,8 +105,9 @@ class Settings(BaseModel):
     token_lifetime: Seconds = Field(86400, description="Seconds that a token issued from now on is valid.")
     keys_lifetime: Seconds = Field(3600, description="Seconds that temporary keys issued from now on are valid.")
     clock_skew: Annotated[float, Field(ge=-(10**9), le=10**9, allow_inf_nan=False)] = Field(
-        0, description="Seconds that the server's clock is ahead (negative: behind), in signatures and in the times of "
-        "jobs submitted from now on."
+        0,
+        description="Seconds that the server's clock is ahead (negative: behind), in signatures and in the times of "
+        "jobs submitted from now on.",
     )
     rotated_secret: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         None,

@@ -91,6 +91,10 @@ class FakeAirflow:
         self.silent_until = 0.0
         #: In the connection.
         self.password = "secret"
+        #: In the DAG file.
+        self.retries = settings.retries
+        #: When somebody wanted it to run for the last time.
+        self.wanted_at = simulation.now
         #: How often somebody wanted it to run. (Not the generation: 2.11 does not change that when a running task is
         #: cleared.)
         self.wishes = 1
@@ -114,15 +118,20 @@ class FakeAirflow:
         self._forget()
         self._tell_supervisor()
 
-    def clear(self) -> None:
+    def edit_retries(self, retries: int) -> None:
+        """In the file. What is stored stays as it is."""
+        self.retries = retries
+
+    def clear(self, *, while_run_runs: bool = False) -> None:
         ti = self.ti
         if ti.state is None:
             return
         self._note_kill_while_away()
-        if ti.state in OVER:
+        if ti.state in OVER and not while_run_runs:
             ti.run_start = self._now()
         self.wishes += 1
-        new_max_tries = ti.try_number + self.settings.retries
+        self.wanted_at = self.simulation.now
+        new_max_tries = ti.try_number + self.retries
         ti.by_user = False
         self._forget()
         if ti.state in ("running", "restarting"):
@@ -279,9 +288,11 @@ class FakeAirflow:
 
     def _launch(self, next_method: str | None = None, next_kwargs: dict[str, Any] | None = None) -> None:
         ti = self.ti
+        left: list[str] = []
         if next_method is None:
             ti.try_number += 1
             ti.began = self.simulation.now
+            left = list(ti.xcoms)
             ti.xcoms.clear()
         ti.state = "running"
         ti.worker = worker = Process(f"try {ti.try_number}" + (" resumed" if next_method else ""))
@@ -294,9 +305,11 @@ class FakeAirflow:
         worker.notes.end = None
         worker.notes.try_number = ti.try_number
         worker.notes.wish = self.wishes
-        worker.start(lambda: self._run_try(worker, next_method, next_kwargs))
+        worker.start(lambda: self._run_try(worker, next_method, next_kwargs, left))
 
-    def _run_try(self, worker: Process, next_method: str | None, next_kwargs: dict[str, Any] | None) -> None:
+    def _run_try(
+        self, worker: Process, next_method: str | None, next_kwargs: dict[str, Any] | None, left: list[str]
+    ) -> None:
         ti, task = self.ti, self._operator()
         self.world.reached("start", "carried out")
         seen = SimpleNamespace(
@@ -306,6 +319,7 @@ class FakeAirflow:
             map_index=-1,
             try_number=ti.try_number,
             max_tries=ti.max_tries,
+            _ti_context_from_server=SimpleNamespace(xcom_keys_to_clear=left),
         )
         seen.xcom_push = self._xcom_push(worker, ti.try_number)
         context = {"ti": seen, "dag_run": SimpleNamespace(start_date=ti.run_start)}
@@ -321,7 +335,11 @@ class FakeAirflow:
         worker.notes.on_signal = on_signal
         try:
             result = self._with_timeout(worker, task, lambda: _execute(task, context, next_method, next_kwargs))
-            report = lambda: self._succeeded(worker, result)  # noqa: E731
+
+            def report() -> None:
+                self._succeeded(worker, result)
+                for callback in task.on_success_callback:
+                    callback(context)
         except GreenletExit:
             raise
         except TaskDeferred as deferral:
@@ -404,7 +422,7 @@ class FakeAirflow:
 
     def _retry_or_fail(self) -> None:
         ti = self.ti
-        if self.settings.retries and ti.try_number <= ti.max_tries:
+        if ti.max_tries and ti.try_number <= ti.max_tries:
             ti.state = "up_for_retry"
             self._schedule(self.settings.retry_delay)
         else:

@@ -135,6 +135,12 @@ class World:
     def clear(self) -> None:
         self.airflow.clear()
 
+    def clear_while_run_runs(self) -> None:
+        self.airflow.clear(while_run_runs=True)
+
+    def edit_retries(self, retries: int) -> None:
+        self.airflow.edit_retries(retries)
+
     def terminate_supervisor(self) -> None:
         self.reason_to_fail("SIGTERM")
         self.airflow.terminate_supervisor()
@@ -298,6 +304,8 @@ class World:
         job = self.dli.jobs.get(result)
         if job is None or job.status != "FINISHED":
             self.wrong.append(f"green kill: success, but {result} is {job and job.status}")
+        elif job.over_at is not None and job.over_at < self.airflow.wanted_at:
+            self.wrong.append(f"green kill: success with {result}, which was over before the clear")
         elif job.attempt.generation != self.airflow.generation:
             self.wrong.append(f"green kill: success with {result}, which is from before the clear")
         elif self.settings.kind == "script" and job.attempt.statement_index != STATEMENTS - 1:
