@@ -100,6 +100,8 @@ def check_claim(
     :param users: Names under which DLI may show the user of this connection; empty when that is not known.
     :param tries_are_counted: Whether Airflow never gives two tries one number.
     """
+    if job.is_proved and not identity.is_of_task_instance(job, mine.dag_id, mine.run_id, mine.task_id, mine.map_index):
+        return Claim(problem=f"its tags {identity.TI} and {identity.ATTEMPT} contradict each other")
     if tries_are_counted and attempt.generation == mine.generation and attempt.try_number > mine.try_number:
         return Claim(problem=f"its tags name try {attempt.try_number}, and this is try {mine.try_number}")
     work = works.get(attempt.statement_index)

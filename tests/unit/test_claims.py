@@ -73,6 +73,16 @@ def test_a_foreign_job_with_our_tags_does_not_replace_ours(dli_local, submit, ru
     assert dli_local.job(ours).status == "FINISHED"
 
 
+def test_nor_does_one_whose_tags_contradict_each_other(dli_local, connect, submit, run):
+    """So that there is no statement to compare it with."""
+    ours = submit(INSERT, run_for=0.4)
+    attempt = dataclasses.replace(FIRST, statement_index=3).attempt
+    dli_local.will(run_for=0)
+    connect().submit_sql_job("select 1", tags={**FIRST.tags(), identity.ATTEMPT: attempt})
+    assert run() == ours
+    assert not dli_local.job(ours).cancel_requests
+
+
 @pytest.mark.parametrize(
     "where", [{"queue_name": "other"}, {"database": "playground"}], ids=["another queue", "another database"]
 )
