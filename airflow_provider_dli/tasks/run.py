@@ -405,6 +405,9 @@ class JobRun:
         try:
             state = compat.task_states(key.dag_id, [key.run_id], [key.task_id]).get(key[1:], GONE)
         except Exception as error:  # deferred, a task that was killed would leave its job behind
+            if self._supervisor is None:
+                log.warning("Airflow does not tell whether the task still runs, before it is deferred: %s", error)
+                return True  # as in dag.test(), where nobody else could end it
             log.warning("Airflow does not tell whether the task still runs: waiting in the worker meanwhile. %s", error)
             return False
         if state not in _KILLED:
