@@ -173,7 +173,7 @@ def supervisor(ti: Any) -> int | None:
     :param ti: Airflow's task instance.
     """
     if AIRFLOW < (3, 0):
-        return machine.parent_process_id() if ti.job_id else None
+        return machine.parent_process_id() if getattr(ti, "job_id", None) else None
     from airflow.sdk.execution_time import task_runner
 
     channel = getattr(task_runner, "SUPERVISOR_COMMS", None)
