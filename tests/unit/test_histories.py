@@ -218,7 +218,7 @@ class TestRare:
         )
 
     def test_a_task_that_is_killed_right_before_its_deferral_while_airflow_does_not_answer(self):
-        killed = Event(At("xcom", "carried out"), ("mark_failed_in_silence", 5.0))
+        killed = Event(At("status", "answered"), ("mark_failed_in_silence", 5.0))
         # Longer than it takes to be refused an answer.
         assert_holds(Settings(deferrable=True, heartbeat=8.0), killed, then="job-1 is cancelled by try 1")
 
