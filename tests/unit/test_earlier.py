@@ -62,23 +62,23 @@ def test_the_table(state, changes, decision):
 @pytest.mark.parametrize("state", ["RUNNING", "UNKNOWN", "STOPPING", "STOP_FAILED"])
 def test_a_job_that_only_its_name_tells_of_is_never_cancelled(state):
     job = dataclasses.replace(a_job(state, **CLEARED), is_proved=False)
-    [earlier] = judge([job], [dataclasses.replace(FIRST, try_number=2)], reuse=True)
-    assert earlier.verdict is Verdict.UNPROVED
+    [earlier] = earlier_jobs([job], [dataclasses.replace(FIRST, try_number=2)], reuse=True)
+    assert earlier.decision is Decision.UNPROVED
 
 
 @pytest.mark.parametrize("state", ["LAUNCHING", "RUNNING", "SCALING", "STOPPING", "STOP_FAILED", "UNKNOWN"])
 def test_what_may_still_run_is_cancelled_where_it_does_not_serve(state):
     for changes, reuse in ((CLEARED, True), (OTHER_WORK, True), ({}, False)):
-        [earlier] = judge([a_job(state, **changes)], [dataclasses.replace(FIRST, try_number=2)], reuse=reuse)
-        assert earlier.verdict is Verdict.CANCEL
+        [earlier] = earlier_jobs([a_job(state, **changes)], [dataclasses.replace(FIRST, try_number=2)], reuse=reuse)
+        assert earlier.decision is Decision.CANCEL
 
 
 @pytest.mark.parametrize("theirs", ["theirs", "our", "ours2", "OURS", None])
 @pytest.mark.parametrize("mine", ["ours", None])
 def test_of_another_run_only_a_job_of_this_very_deployment_is_cancelled(theirs, mine):
     job = a_job("RUNNING", deployment=theirs, **CLEARED_RUN)
-    [earlier] = judge([job], [dataclasses.replace(FIRST, try_number=2, deployment=mine)], reuse=True)
-    assert earlier.verdict is Verdict.LEAVE
+    [earlier] = earlier_jobs([job], [dataclasses.replace(FIRST, try_number=2, deployment=mine)], reuse=True)
+    assert earlier.decision is Decision.LEAVE
 
 
 def test_the_highest_try_counts_and_other_active_ones_are_cancelled():
