@@ -8,7 +8,6 @@ type ``sql``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,23 +15,20 @@ from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks, shown
 from airflow_provider_dli.api.call import Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
+from airflow_provider_dli.api.sql_answers import EXPORT, TITLE, read_job, read_rows, rows_of_submit
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
 from airflow_provider_dli.job import Job, JobState
-from airflow_provider_dli.text import NAME_LIMIT, parse_json
+from airflow_provider_dli.text import NAME_LIMIT
 
 if TYPE_CHECKING:
     from airflow_provider_dli.api.export import ExportWork
     from airflow_provider_dli.api.rows import Rows
 
-_TITLE = "SQL job"
 # The service cuts a synchronous statement after two minutes; a submit must outwait that.
 _SUBMIT_TIMEOUT = 150.0
 
 # The most that DLI puts on one page.
 PAGE_SIZE = 100
-
-# DLI's type of the job that exports a result.
-_EXPORT = "EXPORT"
 
 #: The queue that DLI takes when none is named.
 DEFAULT_QUEUE = "default"
@@ -137,7 +133,7 @@ def submit(
         return Job(
             id=answers.job_id(answer.body.get("job_id"), "DLI accepted the SQL job but gave no usable job id"),
             kind="sql",
-            title=_TITLE,
+            title=TITLE,
             state=JobState.LAUNCHING,
             status="submitted",
             job_type=answer.text(answer.body.get("job_type"), NAME_LIMIT),
@@ -145,7 +141,7 @@ def submit(
             database=database or "",
             statement=statement,
             tags=dict(tags or {}),
-            rows=_rows_of_submit(answer.body),
+            rows=rows_of_submit(answer.body),
         )
 
     return Call(
@@ -166,7 +162,7 @@ def status(job_id: str) -> Call[Job]:
         if not answers.is_text(answer.body.get("status")):
             raise DliTemporaryError(f"status of SQL job {job_id}: DLI's answer holds no status")
         answers.check_job(f"status of SQL job {job_id}", answer.body.get("job_id"), job_id)
-        return _read_job(answer, answer.body, job_id)
+        return read_job(answer, answer.body, job_id)
 
     return Call(
         f"status of SQL job {job_id}",
@@ -227,7 +223,7 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
 
     def read(answer: Answer) -> Rows:
         answers.check_job(f"preview of SQL job {job_id}", answer.body.get("job_id"), job_id)
-        return _rows(answer.body)
+        return read_rows(answer.body)
 
     return Call(
         f"preview of SQL job {job_id}",
@@ -278,10 +274,10 @@ def export_result(
         return Job(
             id=answers.job_id(answer.body.get("job_id"), problem),
             kind="sql",
-            title=_TITLE,
+            title=TITLE,
             state=JobState.LAUNCHING,
             status="submitted",
-            job_type=_EXPORT,
+            job_type=EXPORT,
             queue_name=queue_name or "",
         )
 
@@ -341,7 +337,7 @@ def list_jobs(
         return answers.page_of(
             jobs,
             lambda job: answers.job_id(job.get("job_id"), problem),
-            lambda job, job_id: _read_job(answer, job, job_id),
+            lambda job, job_id: read_job(answer, job, job_id),
             answer.body.get("job_count"),
         )
 
@@ -388,82 +384,6 @@ def _path(job_id: str, version: str = "v1.0") -> str:
     return f"/{version}/{{project_id}}/jobs/{escape(checks.job_id(job_id))}"
 
 
-def _read_job(answer: Answer, body: Mapping[str, Any], job_id: str) -> Job:
-    """Read all that DLI says of a job. Only its id has to be right; what cannot be read of the rest is left out."""
-    status = answer.text(body.get("status"), NAME_LIMIT)
-    return Job(
-        id=job_id,
-        kind="sql",
-        title=_TITLE,
-        state=_state(status),
-        status=status or "without a status",
-        message=_message(answer, body),
-        job_type=answer.text(body.get("job_type"), NAME_LIMIT),
-        queue_name=answer.text(body.get("queue_name"), NAME_LIMIT),
-        database=answer.text(body.get("database_name"), NAME_LIMIT),
-        owner=answer.text(body.get("owner"), NAME_LIMIT),
-        statement=answer.masked(body.get("statement")),
-        runs={"statement": body.get("statement")},
-        start_time=answers.moment(body.get("start_time")),
-        duration=answers.duration(body.get("duration")),
-        result_count=answers.count(body.get("result_count")),
-        input_count=answers.count(body.get("input_row_count")),
-        input_size=answers.count(body.get("input_size")),
-        bad_count=answers.count(body.get("bad_row_count")),
-        columns=_columns(body.get("detail")),
-        tags=answers.tags(body.get("tags")),
-    )
-
-
-def _rows_of_submit(body: Mapping[str, Any]) -> Rows | None:
-    # What the rows are like says nothing about the job, which runs or has run.
-    with suppress(TypeError, ValueError, KeyError, AttributeError):
-        return _rows(body) if body.get("schema") else None
-    return None
-
-
-def _rows(body: Mapping[str, Any]) -> Rows:
-    from airflow_provider_dli.api.rows import Rows, column
-
-    columns = [column(shown) for shown in body.get("schema") or []]
-    rows = body.get("rows") or []
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise TypeError("the rows are no arrays")
-    if any(len(row) != len(columns) for row in rows):
-        raise ValueError("a row has more or fewer values than there are columns")
-    return Rows(columns, rows)
-
-
-def _columns(detail: object) -> tuple[tuple[str, str], ...]:
-    """Read Spark's description of a result, which is JSON in a text."""
-    if not isinstance(detail, str) or not detail:
-        return ()
-    try:
-        fields = parse_json(detail)["fields"]
-        found = [
-            (field["name"], field["type"] if isinstance(field["type"], str) else field["type"]["type"])
-            for field in fields
-        ]
-        return tuple(found) if all(isinstance(text, str) for pair in found for text in pair) else ()
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ()
-
-
-def _message(answer: Answer, body: Mapping[str, Any]) -> str:
-    message = answer.text(body.get("message"))
-    if not message or body.get("job_type") != _EXPORT:
-        return answers.advised(message) if body.get("status") == "FAILED" else message
-    from airflow_provider_dli.api.export import explained
-
-    return explained(message)
-
-
-def _state(status: str) -> JobState:
-    # A comment of the official SDK says FINISH where every page says FINISHED.
-    name = {"FINISH": "FINISHED"}.get(status.upper(), status.upper())
-    return JobState[name] if name in JobState.__members__ else JobState.UNKNOWN
-
-
 def _create(work: SqlWork | ExportWork, mine: identity.Identity) -> Call[Job]:
     if not isinstance(work, SqlWork):
         return export_result(checks.job_id(work.source_job_id), work.target, **work.options)
@@ -485,7 +405,7 @@ def _page(query: Query) -> Call[JobPage]:
         # Exports carry none.
         tags=query.tags if query.target is None else None,
         end=query.before,
-        job_type=None if query.target is None else _EXPORT,
+        job_type=None if query.target is None else EXPORT,
     )
 
 
@@ -496,7 +416,7 @@ def _target_of(job_id: str) -> Call[str]:
 
 KIND: JobKind[Any] = JobKind(
     name="sql",
-    title=_TITLE,
+    title=TITLE,
     create=_create,
     status=status,
     stop=cancel,
