@@ -80,7 +80,7 @@ class TestIdentity:
         fired_by(trigger_of())
         [job] = DliHook().list_jobs()
         candidate = verdict.submitter(job)
-        assert verdict.judge(candidate, "failed", None).verdict is verdict.Verdict.ORPHAN
+        assert verdict.judge("failed", {}, None).verdict is verdict.Verdict.ORPHAN
         assert not candidate.problem
 
     def test_several_statements_have_one_each(self, dli_local):

@@ -590,15 +590,14 @@ class TestPureFunctions:
 
     @pytest.mark.parametrize("state", [*ALIVE, NEVER_HEARD_OF])
     def test_no_state_but_an_end_makes_an_orphan(self, state):
-        candidate = verdict.candidate(self.a_job(), "ours")
-        assert verdict.judge(candidate, state, None).verdict is verdict.Verdict.LEFT_ALONE
-        # Unless a later try has submitted another job, and so decided against this one.
-        assert verdict.judge(candidate, state, 2).verdict is verdict.Verdict.ORPHAN
+        assert verdict.judge(state, {}, None).verdict is verdict.Verdict.LEFT_ALONE
+        # Unless the task waits for the job of a later try by now, and so decided against this one.
+        assert verdict.judge(state, {"later": 2}, "later").verdict is verdict.Verdict.ORPHAN
+        assert verdict.judge(state, {"later": 2}, None).verdict is verdict.Verdict.LEFT_ALONE
 
     @pytest.mark.parametrize("state", ["success", "failed", "skipped", "upstream_failed", "removed", "gone"])
     def test_every_end_does(self, state):
-        candidate = verdict.candidate(self.a_job(), "ours")
-        assert verdict.judge(candidate, state, None).verdict is verdict.Verdict.ORPHAN
+        assert verdict.judge(state, {}, None).verdict is verdict.Verdict.ORPHAN
 
     @pytest.mark.parametrize(("age", "is_exempt"), [(0, True), (299, True), (300, False), (10**9, False)])
     def test_a_young_job_is_left_alone(self, age, is_exempt):
