@@ -111,16 +111,23 @@ class BackgroundLog:
                 self._writes.release()
 
 
-def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout: float, what: str) -> T:
+def call_in_thread(
+    function: Callable[[], T],
+    watch: Callable[[], None],
+    timeout: float,
+    what: str,
+    give_up: Callable[[], None] = lambda: None,
+) -> T:
     """
     Call a function in a thread of its own and wait for it, calling ``watch`` at least every 0.25 s.
 
     The wait ends when ``watch`` raises or the time is over, also when the function hangs in a system call
-    that nothing can interrupt (a server that sends a byte per second, a name that does not resolve); its
-    thread is left behind then, and what it returns is thrown away.
+    that nothing can interrupt (a name that does not resolve); its thread is left behind then, and what it returns is
+    thrown away.
 
     :param timeout: Seconds.
     :param what: What it does, for the error.
+    :param give_up: Called when the wait ends before the function does, to make that end soon. Must not wait.
     :raises DliTemporaryError: The time was over.
     """
     answers: Mailbox[tuple[T | None, BaseException | None]] = Mailbox()
@@ -133,10 +140,16 @@ def call_in_thread(function: Callable[[], T], watch: Callable[[], None], timeout
 
     machine.start_thread(run)
     end = machine.monotonic() + timeout
-    while (answer := answers.get(min(SLICE, max(end - machine.monotonic(), 0)))) is None:
-        watch()
-        if machine.monotonic() >= end:
-            raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s")
+    answer = None
+    try:
+        while (answer := answers.get(min(SLICE, max(end - machine.monotonic(), 0)))) is None:
+            watch()
+            if machine.monotonic() >= end:
+                raise DliTemporaryError(f"{what} failed: no complete answer within {timeout:.0f} s")
+    # Also what a signal handler raises.
+    finally:
+        if answer is None:
+            give_up()
     result, error = answer
     if error is not None:
         raise error

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The most bytes of an answer: of one that lists jobs or holds the rows of a result, and of any other one.
+MAX_LONG_ANSWER = 64 * 2**20
+MAX_ANSWER = 4 * 2**20
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -64,6 +68,8 @@ class Call(Generic[T]):
     :param iam_action: The IAM action the caller needs, named in the error when it is missing.
     :param tells_success: False where ``is_success`` means nothing.
     :param answers_loosely: Whether the answer may be an array, or empty; ``read`` then gets ``{"elements": [...]}``.
+    :param max_bytes: The most bytes of its answer. Default 4 MiB.
+    :param reads_rows: Whether it does nothing but read rows: one too many is no outage then, and a repeat is no help.
     :param advice: What to do about a refusal, by a word of DLI's message, in lower case.
     :param about_job: Whether it is about one job: then a refusal that says that something does not exist means the job.
     :param read_refusal: Turns a refusal into what the caller wants, from the answer and the error that it would be. By
@@ -84,6 +90,8 @@ class Call(Generic[T]):
     iam_action: str | None = None
     tells_success: bool = True
     answers_loosely: bool = False
+    max_bytes: int = MAX_ANSWER
+    reads_rows: bool = False
     advice: Mapping[str, str] = field(default_factory=dict)
     about_job: bool = False
     read_refusal: Callable[[Answer, DliError], T] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks, shown
-from airflow_provider_dli.api.call import Answer, Call
+from airflow_provider_dli.api.call import MAX_LONG_ANSWER, Answer, Call
 from airflow_provider_dli.api.flink_definition import MAX_DESCRIPTION, MAX_NAME, MAX_READABLE_NAME, FlinkDefinition
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
@@ -220,6 +220,7 @@ def list_jobs(
             "order": "desc",
         },
         repeatable=True,
+        max_bytes=MAX_LONG_ANSWER,
         iam_action="dli:jobs:listAll",
     )
 

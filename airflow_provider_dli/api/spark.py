@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks, shown
-from airflow_provider_dli.api.call import Answer, Call, escape
+from airflow_provider_dli.api.call import MAX_LONG_ANSWER, Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.api.sql import conf_text
 from airflow_provider_dli.exceptions import DliTemporaryError
@@ -301,6 +301,7 @@ def list_batches(
         read,
         query={"from": offset, "size": size, "state": state, "queue_name": queue_name, "job_name": name, "end": end},
         repeatable=True,
+        max_bytes=MAX_LONG_ANSWER,
         iam_action="dli:jobs:listAll",
     )
 

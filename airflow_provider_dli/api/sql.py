@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_dli import identity
 from airflow_provider_dli.api import answers, checks, shown
-from airflow_provider_dli.api.call import Answer, Call, escape
+from airflow_provider_dli.api.call import MAX_LONG_ANSWER, Answer, Call, escape
 from airflow_provider_dli.api.job_kind import JobKind, JobPage, Query, Work
 from airflow_provider_dli.api.sql_answers import EXPORT, TITLE, read_job, read_rows, rows_of_submit
 from airflow_provider_dli.exceptions import DliTemporaryError, DliValueError
@@ -151,6 +151,8 @@ def submit(
         read,
         body=body,
         timeout=_SUBMIT_TIMEOUT,
+        # It may hold the rows.
+        max_bytes=MAX_LONG_ANSWER,
         iam_action="dli:queue:submitJob",
     )
 
@@ -232,6 +234,8 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
         read,
         query={"page-size": rows, "queue-name": queue_name},
         repeatable=True,
+        max_bytes=MAX_LONG_ANSWER,
+        reads_rows=True,
         iam_action="dli:jobs:get",
     )
 
@@ -358,6 +362,7 @@ def list_jobs(
             "job-type": job_type,
         },
         repeatable=True,
+        max_bytes=MAX_LONG_ANSWER,
         iam_action="dli:jobs:listAll",
     )
 

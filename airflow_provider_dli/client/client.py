@@ -15,6 +15,7 @@ from airflow_provider_dli.client.access import Access
 from airflow_provider_dli.client.cancelling import cancel, may_be_about_the_job, without_cancel
 from airflow_provider_dli.client.credentials import credentials_of
 from airflow_provider_dli.client.finding import list_jobs
+from airflow_provider_dli.client.line import Line
 from airflow_provider_dli.client.patience import IN_THREAD, Patience
 from airflow_provider_dli.exceptions import (
     PERMANENT,
@@ -360,15 +361,21 @@ class DliClient:
         project_id = self.project_id(connection) if call.service == "dli" else ""
         session = self._wire.session = self._wire.session or exchange.new_session()
 
+        longest = timeout + min(exchange.CONNECT_TIMEOUT, timeout)
+        within = min(longest, self.patience.within or longest)
+        line = Line(within)
+
         def once() -> T:
-            return exchange.exchange(session, call, connection, authenticate, project_id, timeout)
+            return exchange.exchange(session, call, connection, authenticate, project_id, timeout, line)
+
+        def give_up() -> None:
+            line.cut()
+            self._wire.session = None
 
         if self.patience.is_bounded:
             return once()
-        longest = timeout + min(exchange.CONNECT_TIMEOUT, timeout)
         try:
-            within = min(longest, self.patience.within or longest)
-            return call_in_thread(once, self.patience.watch, within, call.what)
+            return call_in_thread(once, self.patience.watch, within, call.what, give_up)
         except DliTemporaryError:
             # The state of the old session's connection is not known: the next call gets a new one.
             self._wire.session = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_dli import __version__
 from airflow_provider_dli.api.answers import UNREADABLE, error_of, says_failed
 from airflow_provider_dli.api.call import Answer
+from airflow_provider_dli.client.line import Line
 from airflow_provider_dli.exceptions import (
     PERMANENT,
     DliAuthenticationError,
@@ -33,7 +35,9 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 10.0
 #: The most seconds that a server can ask to wait.
 MAX_RETRY_AFTER = 60.0
-_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# The most values of one answer: a thousand rows of a thousand columns.
+_MAX_VALUES = 1_100_000
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _CERT_HAS_EXPIRED; _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
 _OUTSIDE_ITS_TIME = (9, 10)
 _OF_OTHER_HOSTS = (62, 64)
@@ -62,7 +66,8 @@ def new_session() -> requests.Session:
     from airflow_provider_dli.client.transport import Transport
 
     session = requests.Session()
-    session.mount("https://", Transport())
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Transport())
     session.headers.update({"Content-Type": "application/json", "User-Agent": f"airflow-provider-dli/{__version__}"})
     return session
 
@@ -74,6 +79,7 @@ def exchange(
     authenticate: Callable[[Any], Any],
     project_id: str,
     timeout: float,
+    line: Line | None = None,
 ) -> T:
     """
     Send one request, read the answer and translate what went wrong.
@@ -84,6 +90,7 @@ def exchange(
     :param authenticate: Makes the request authentic: one of the classes of :mod:`.signing`.
     :param project_id: Project that the call is about; empty for a call of IAM.
     :param timeout: Seconds to wait for the next piece of the answer.
+    :param line: Limits the time of the whole call, and lets another thread give it up. Default: no limit.
     :raises DliError: It failed; the subclass says in what way. Nothing else is raised.
     """
     from requests import exceptions
@@ -92,19 +99,23 @@ def exchange(
     bases = {"iam": connection.iam_endpoint, "metadata": connection.metadata_endpoint}
     base = bases.get(call.service, connection.endpoint)
     path, body = _request_of(call, project_id)
+    line = line or Line(float("inf"))
     try:
-        response = session.request(
-            call.method,
-            base + path,
-            data=body,
-            auth=authenticate,
-            timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-            verify=connection.verify,
-            # Another host would get the token too.
-            allow_redirects=False,
-            stream=True,
-        )
-        content = _read_content(response)
+        with line.in_use():
+            response = session.request(
+                call.method,
+                base + path,
+                data=body,
+                auth=authenticate,
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+                verify=connection.verify,
+                # Another host would get the token too.
+                allow_redirects=False,
+                stream=True,
+            )
+            content = _read_content(response, call.max_bytes)
+    except _TooLargeError as error:
+        raise _too_large(call, str(error)) from None
     # A few errors of urllib3, and of the encoding of headers, come through requests as they are.
     except (exceptions.RequestException, HTTPError, OSError, ValueError) as error:
         cause = clean(_cause(error), secrets=_secrets(connection, authenticate))
@@ -160,6 +171,8 @@ def _answer(
     content: bytes,
     secrets: tuple[str, ...],
 ) -> tuple[Answer, DliError | None]:
+    if _has_too_many_values(content):
+        raise _too_large(call, f"holds more than {_MAX_VALUES:,} values")
     body = _parsed(content)
     status = response.status_code
     if 300 <= status < 400:
@@ -226,15 +239,39 @@ def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[
     }
 
 
-def _read_content(response: requests.Response) -> bytes:
+class _TooLargeError(Exception):
+    """An answer is larger than one of its kind can be."""
+
+
+def _too_large(call: Call[Any], problem: str) -> DliError:
+    # Of a result, a repeat brings the same again. All else may be an outage, and a submit may have started a job.
+    kind = DliError if call.reads_rows else DliTemporaryError
+    return kind(f"{call.what} failed: the answer is too large: it {problem}")
+
+
+def _read_content(response: requests.Response, most: int) -> bytes:
     with response:
         pieces, size = [], 0
-        for piece in response.iter_content(65536):
+        # Small pieces: each may be a thousand times as large before it was compressed.
+        for piece in response.iter_content(16384):
             size += len(piece)
-            if size > _MAX_ANSWER_BYTES:
-                raise OSError(f"the answer is larger than {_MAX_ANSWER_BYTES // 2**20} MiB")
+            if size > most:
+                raise _TooLargeError(f"has more than {most // 2**20} MiB")
             pieces.append(piece)
         return b"".join(pieces)
+
+
+def _has_too_many_values(content: bytes) -> bool:
+    """Tell whether an answer would take much longer, and much more memory, to be parsed than its size tells."""
+    if _number_of_values(content) <= _MAX_VALUES:
+        return False
+    # Not counted is what stands in texts. Each text is a value itself, or the name of one.
+    without_texts, texts = _TEXT.subn(b"", content, count=2 * _MAX_VALUES)
+    return texts == 2 * _MAX_VALUES or _number_of_values(without_texts) > _MAX_VALUES
+
+
+def _number_of_values(content: bytes) -> int:
+    return sum(map(content.count, (b",", b"[", b"{")))
 
 
 def _never_sent(error: BaseException) -> bool:
