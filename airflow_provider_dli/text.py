@@ -25,6 +25,12 @@ _HEX_DIGITS = re.compile(r"%[0-9A-F]{2}|\\u[0-9a-f]{4}")
 _MOST_DIGITS = 400
 # A part of a secret that is no longer than this may be a word of its own.
 _SHORT = 8
+# A secret that is no longer than this may be a part of a name.
+_WORD = 16
+_MOST_REMEMBERED = 200
+# The secrets that were used in this process, oldest first, each with its spellings; and all of those.
+_remembered: dict[str, tuple[str, ...]] = {}
+_remembered_forms: list[str] = []
 
 
 def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ()) -> str:
@@ -36,7 +42,7 @@ def clean(text: str, limit: int = MESSAGE_LIMIT, *, secrets: Iterable[str] = ())
 
     :param text: Text of any length, from anywhere.
     :param limit: The most characters to return, not counting the mark that says how much was left out. Default 2,000.
-    :param secrets: What is replaced by ``***``; see :func:`mask`.
+    :param secrets: What is replaced by ``***``, beside what :func:`remember_secrets` was told; see :func:`mask`.
     """
     # Before anything is cut or changed: a piece of a secret would not be found.
     text = mask(text, secrets)
@@ -63,13 +69,52 @@ def mask(text: str, secrets: Iterable[str]) -> str:
     """
     Return text with ``***`` for each secret, wherever it occurs, also as it stands in JSON, a URL, HTML or Base64.
 
+    Masked too is what :func:`remember_secrets` was told.
+
     :param text: The text; the rest of it stays as it is.
     :param secrets: What must not be shown.
     """
-    for form in _forms(tuple(secrets)):
-        if len(form) <= len(text):
-            text = text.replace(form, "***")
-    return text
+    given = tuple(secrets)
+    if len(text) > _SHORT:
+        text = _without(text, _remembered_forms)
+    return _without(text, _forms(given))
+
+
+def remember_secrets(secrets: Iterable[str]) -> None:
+    """
+    Mask these in every text from now on, also when they are replaced by others: a server may repeat an old one.
+
+    The last 200 of this process are kept, in memory only. One of at most 8 characters is not: it may be a word.
+    """
+    global _remembered_forms
+    # No lock, which the code that a kill has interrupted might hold: of two threads, the last one builds the list from
+    # what both have noted.
+    new = [secret for secret in secrets if len(secret) > _SHORT and secret not in _remembered]
+    if not new:
+        return
+    for secret in new:
+        _remembered[secret] = _spellings(secret)
+    for oldest in list(_remembered)[:-_MOST_REMEMBERED]:
+        _remembered.pop(oldest, None)
+    _remembered_forms = _longest_first(form for forms in list(_remembered.values()) for form in forms)
+
+
+def mask_values(value: Any, secrets: Iterable[str]) -> Any:
+    """
+    Return a JSON value with ``***`` for each secret in any of its texts, names of fields included.
+
+    Secrets of at most 16 characters are left: a password may be a word that is a part of the name of a DAG too, and
+    what a job is found by must stay as it is.
+
+    :param value: The value; the same object if there was nothing to mask.
+    :param secrets: What must not be shown, beside what :func:`remember_secrets` was told.
+    """
+    texts = list(_texts_of(value))
+    # Searched as one text, because there is almost never anything to find.
+    everything = "\n".join(texts)
+    forms = [*_remembered_forms, *_forms(tuple(secret for secret in secrets if len(secret) > _WORD))]
+    found = _longest_first(form for form in forms if len(form) > _WORD and form in everything)
+    return _with_texts(value, lambda text: _without(text, found)) if found else value
 
 
 def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> Any:
@@ -133,12 +178,47 @@ def _visible(character: str) -> str:
     return character
 
 
+def _without(text: str, forms: Iterable[str]) -> str:
+    for form in forms:
+        if len(form) <= len(text):
+            text = text.replace(form, "***")
+    return text
+
+
+def _texts_of(value: Any) -> Iterator[str]:
+    """Yield all texts of a JSON value. Not recursive: it may be nested as deeply as JSON can be read."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, list):
+            left.extend(part)
+        elif isinstance(part, dict):
+            left.extend(part)
+            left.extend(part.values())
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_with_texts(part, change) for part in value]
+    if isinstance(value, dict):
+        return {change(name): _with_texts(part, change) for name, part in value.items()}
+    return value
+
+
 # A page of a list has hundreds of texts.
 @lru_cache(maxsize=8)
 def _forms(secrets: tuple[str, ...]) -> list[str]:
-    """Return how secrets may be spelled; the longest first, for one may be a part of another."""
-    forms = {form for secret in secrets if secret for form in _spellings(secret)}
-    return sorted(forms, key=len, reverse=True)
+    """Return how secrets may be spelled."""
+    return _longest_first(form for secret in secrets if secret for form in _spellings(secret))
+
+
+def _longest_first(forms: Iterable[str]) -> list[str]:
+    # One may be a part of another.
+    return sorted(set(forms), key=len, reverse=True)
 
 
 # Each request of a key pair brings a secret of its own, its signature.

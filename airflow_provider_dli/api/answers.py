@@ -107,7 +107,11 @@ def says_failed(part: object) -> bool:
 
 def job_id(value: object, problem: str) -> str:
     try:
-        return checked_job_id(value)
+        found = checked_job_id(value)
+        # It repeated a secret, which is masked.
+        if "***" in found:
+            raise DliValueError(problem)
+        return found
     except DliValueError:
         # Temporary, so that the caller looks for the job: it was started.
         raise DliTemporaryError(problem) from None

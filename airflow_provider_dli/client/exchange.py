@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from airflow_provider_dli import __version__
 from airflow_provider_dli.api.answers import UNREADABLE, error_of, says_failed
@@ -21,7 +22,7 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.text import clean, parse_json
+from airflow_provider_dli.text import clean, mask_values, parse_json, remember_secrets
 
 if TYPE_CHECKING:
     import requests
@@ -38,6 +39,8 @@ MAX_RETRY_AFTER = 60.0
 # The most values of one answer: a thousand rows of a thousand columns.
 _MAX_VALUES = 1_100_000
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# None where the environment would be asked.
+_NO_PROXIES: Any = {"http": None, "https": None, "all": None}
 # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _CERT_HAS_EXPIRED; _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH.
 _OUTSIDE_ITS_TIME = (9, 10)
 _OF_OTHER_HOSTS = (62, 64)
@@ -96,6 +99,8 @@ def exchange(
     from requests import exceptions
     from urllib3.exceptions import HTTPError
 
+    # A server may repeat them in any answer from now on, also when others have replaced them.
+    remember_secrets(_secrets(connection, authenticate))
     bases = {"iam": connection.iam_endpoint, "metadata": connection.metadata_endpoint}
     base = bases.get(call.service, connection.endpoint)
     path, body = _request_of(call, project_id)
@@ -112,6 +117,7 @@ def exchange(
                 # Another host would get the token too.
                 allow_redirects=False,
                 stream=True,
+                proxies=_NO_PROXIES if call.service == "metadata" or _is_link_local(base) else None,
             )
             content = _read_content(response, call.max_bytes)
     except _TooLargeError as error:
@@ -174,6 +180,9 @@ def _answer(
     if _has_too_many_values(content):
         raise _too_large(call, f"holds more than {_MAX_VALUES:,} values")
     body = _parsed(content)
+    if call.service == "dli":
+        # (What IAM and the metadata service answer are secrets, which are to be used.)
+        body = _masked(call, body, secrets)
     status = response.status_code
     if 300 <= status < 400:
         raise DliError(
@@ -212,6 +221,17 @@ def _parsed(content: bytes) -> Any:
         return text
 
 
+def _masked(call: Call[Any], body: Any, secrets: tuple[str, ...]) -> Any:
+    """Return an answer without the secrets that it repeats; the rows of a result are data, and stay as they are."""
+    rows = {"rows": body["rows"]} if isinstance(body, dict) and "rows" in body else {}
+    rest = {name: part for name, part in body.items() if name != "rows"} if rows else body
+    try:
+        found = mask_values(rest, secrets)
+    except RecursionError:
+        raise DliTemporaryError(f"{call.what}: the answer cannot be read (it is nested too deeply)") from None
+    return {**found, **rows} if rows else found
+
+
 def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[type[DliError] | str, str]:
     where = f"connection {connection.conn_id!r}"
     project = project_id or connection.project_id or connection.project_name
@@ -237,6 +257,17 @@ def _hints(call: Call[Any], connection: DliConnection, project_id: str) -> dict[
         DliPermissionError: f"User {connection.user!r} of {where} needs {right} in project {project}.",
         DliNotFoundError: f"Looked in project {project} with {where}.",
     }
+
+
+def _is_link_local(url: str) -> bool:
+    """Tell whether an address is one of this machine's own link, which no proxy can reach."""
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_link_local
 
 
 class _TooLargeError(Exception):

@@ -1,7 +1,8 @@
-"""What a server may do on the wire: interim answers, endless ones and huge ones. Each over a raw socket."""
+"""What a server may do on the wire: interim answers, endless ones, and secrets of before. Each over a raw socket."""
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -12,9 +13,10 @@ from dataclasses import replace
 import pytest
 from tls import close, read_message
 
+from airflow_provider_dli import text
 from airflow_provider_dli.api import sql
-from airflow_provider_dli.client import client
-from airflow_provider_dli.client.patience import BOUNDED
+from airflow_provider_dli.client import client, connection, exchange
+from airflow_provider_dli.client.patience import BOUNDED, Patience
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
 from airflow_provider_dli.hooks.dli import DliHook
 
@@ -169,3 +171,143 @@ class TestGivenUp:
         with pytest.raises(DliTemporaryError, match="the answer did not come in time"):
             hook.client.patient(replace(BOUNDED, give_up_after=0)).send(sql.status(JOB))
         assert in_time(lambda: server.open == 0)
+
+
+class Machine(Server):
+    """A metadata service, or a proxy before it."""
+
+    KEYS = {"access": "AK", "secret": SECRET, "securitytoken": SECRET * 3, "expires_at": "2999-01-01T00:00:00.000000Z"}
+
+    def __init__(self):
+        super().__init__()
+        self.answer = [whole({"credential": self.KEYS})]
+
+
+@pytest.fixture
+def machine_service():
+    service = Machine()
+    yield service
+    service.close()
+
+
+class TestProxies:
+    @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+    @pytest.mark.parametrize("auth_type", ["metadata", "agency"])
+    def test_the_machines_keys_are_asked_for_without_one(
+        self, server, machine_service, monkeypatch, variable, auth_type
+    ):
+        proxy = Machine()
+        monkeypatch.setenv(variable, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        connect(
+            monkeypatch,
+            host=server.url,
+            password="",
+            auth_type=auth_type,
+            metadata_endpoint=machine_service.url,
+            agency_name="a",
+            agency_domain_name="d",
+            agency_source="metadata",
+            iam_endpoint=server.url,
+        )
+        with suppress(DliError):
+            DliHook().client.patient(Patience(give_up_after=0)).connect()
+        proxy.close()
+        assert any(b"securitykey" in each for each in machine_service.requests)
+        assert not any(b"securitykey" in each for each in proxy.requests)
+
+    @pytest.mark.parametrize(
+        ("url", "is_local"),
+        [
+            ("http://169.254.169.254", True),
+            ("http://169.254.1.2:8080", True),
+            ("http://[fe80::1]", True),
+            ("http://[fe80::1%25eth0]:80", True),
+            ("http://[::ffff:169.254.169.254]", True),
+            ("https://169.253.0.1", False),
+            ("https://dli.eu-de.otc.t-systems.com", False),
+        ],
+    )
+    def test_link_local_addresses(self, url, is_local):
+        assert exchange._is_link_local(url) is is_local
+
+
+class TestSecretsOfBefore:
+    @pytest.fixture(autouse=True)
+    def _nothing_is_known(self, monkeypatch):
+        monkeypatch.setattr(text, "_remembered", {})
+        monkeypatch.setattr(text, "_remembered_forms", [])
+
+    def test_an_old_secret_is_masked_in_all_that_is_read(self, server, hook, monkeypatch):
+        hook.get_job(JOB)
+        connect(monkeypatch, host=server.url, password="another-secret-key-of-40-characters-or-so")
+        hook = DliHook()
+        job = {
+            **dict.fromkeys(("status", "message", "job_type", "queue_name", "statement", "owner"), SECRET),
+            "detail": json.dumps({"fields": [{"name": SECRET, "type": "string"}]}),
+            "tags": [{"key": f"k{SECRET}", "value": f"v {base64.b64encode(SECRET.encode()).decode()}"}],
+        }
+        server.answer = [whole({"jobs": [{"job_id": JOB, **job}], "job_count": 1})]
+        [found] = hook.send(sql.list_jobs()).jobs
+        assert (found.status, found.tags.keys(), found.columns) == ("***", {"k***"}, (("***", "string"),))
+        assert "canary" not in repr(found) + str(found.tags)
+        assert base64.b64encode(SECRET[:30].encode()).decode() not in str(found.tags)
+        server.answer = [whole({"job_id": SECRET})]
+        with pytest.raises(DliError) as caught:
+            hook.submit_sql_job("select 1")
+        assert "canary" not in str(caught.value)
+        server.answer = [whole({"error_code": SECRET, "error_msg": SECRET}, HEAD.replace(b"200 OK", b"400 Bad"))]
+        with pytest.raises(DliError, match=r"\*\*\*") as caught:
+            hook.get_job(JOB)
+        assert "canary" not in str(caught.value)
+
+    def test_the_rows_of_a_result_are_data(self, server, hook):
+        server.answer = [whole({"schema": [{SECRET: "string"}], "rows": [[SECRET]]})]
+        found = hook.send(sql.preview(JOB))
+        assert (found.columns, found.rows) == ([("***", "string")], [[SECRET]])
+
+    def test_a_password_that_may_be_a_word_stays_in_names(self, server, monkeypatch):
+        connect(monkeypatch, host=server.url, password="airflow-prod")
+        tags = {"airflow_dag": "airflow-prod-load"}
+        job = {"job_id": JOB, "message": "airflow-prod", "tags": [{"key": k, "value": v} for k, v in tags.items()]}
+        server.answer = [whole({"jobs": [job], "job_count": 1})]
+        [found] = DliHook().send(sql.list_jobs()).jobs
+        assert (found.tags, found.message) == (tags, "***")
+
+    def test_the_last_200_are_kept(self):
+        for number in range(300):
+            text.remember_secrets([f"secret number {number} of many"])
+        assert len(text._remembered) == 200
+        assert text.clean("of secret number 299 of many") == "of ***"
+        assert text.clean("of secret number 99 of many") == "of secret number 99 of many"
+
+
+class TestWarnings:
+    def warned(self, caplog, monkeypatch, times=2, **fields):
+        connect(monkeypatch, **fields)
+        monkeypatch.setattr(connection, "_warned", set())
+        for _ in range(times):
+            DliHook().client.access.connection()
+        return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+    @pytest.mark.parametrize(
+        ("fields", "names"),
+        [
+            ({"host": "http://dli.example.com"}, ["`host`"]),
+            ({"host": "https://dli.example.com", "iam_endpoint": "http://10.0.0.1"}, ["`iam_endpoint`"]),
+            ({"host": "https://dli.example.com", "verify": False}, ["`verify`"]),
+            (
+                {"host": "http://dli.example.com", "iam_endpoint": "http://iam.example.com", "verify": "false"},
+                ["`host`", "`iam_endpoint`", "`verify`"],
+            ),
+        ],
+    )
+    def test_one_for_all_that_lets_others_read(self, caplog, monkeypatch, fields, names):
+        [said] = self.warned(caplog, monkeypatch, **fields)
+        assert "Connection 'dli_default'" in said
+        assert all(name in said for name in names)
+
+    @pytest.mark.parametrize("host", ["http://127.0.0.1:80", "http://localhost", "http://[::1]:80", "https://a.b"])
+    def test_none_where_nobody_else_can(self, caplog, monkeypatch, host):
+        assert self.warned(caplog, monkeypatch, host=host) == []
