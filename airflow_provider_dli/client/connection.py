@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from airflow_provider_dli import machine
 from airflow_provider_dli.api.metadata import ENDPOINT
 from airflow_provider_dli.exceptions import DliValueError
 from airflow_provider_dli.text import has_control_characters
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
+
+_log = logging.getLogger(__name__)
+# What was said, by process and connection.
+_warned: set[tuple[int, str, str]] = set()
 
 CONN_TYPE = "dli"
 DEFAULT_TIMEOUT = 60.0
@@ -151,6 +158,7 @@ class DliConnection:
             )
             found.source._check(fields)  # type: ignore[union-attr]
         found._check(fields)
+        found._warn()
         return found
 
     @staticmethod
@@ -184,6 +192,23 @@ class DliConnection:
                 "security_token", 'contradicts `auth_type` "password": it belongs to "ak_sk". Remove one'
             )
 
+    def _warn(self) -> None:
+        """Say, once in a process, what lets others read or change what is sent, and what to do about it."""
+        found = [
+            f"{field} is {url}: anyone on the way can read the credentials and change the answers. Use https."
+            for field, url in [("Field `host`", self.endpoint), ("Extra field `iam_endpoint`", self.iam_endpoint)]
+            if url.startswith("http:") and not _is_loopback(url)
+        ]
+        if self.verify is False:
+            found.append(
+                "Extra field `verify` is false: anyone on the way can pretend to be DLI and read the credentials. Set "
+                "it to true, or to the path of your CA's bundle."
+            )
+        warning = (machine.process_id(), self.conn_id, " ".join(found))
+        if found and warning not in _warned:
+            _warned.add(warning)
+            _log.warning("Connection %r is not safe. %s", *warning[1:])
+
     @property
     def is_issued(self) -> bool:
         """Whether a token or temporary keys have to be fetched; else the connection holds its own keys."""
@@ -208,7 +233,7 @@ class DliConnection:
 
         For a DLI on this machine, its list of jobs.
         """
-        if urlsplit(self.endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+        if _is_loopback(self.endpoint):
             return f"{self.endpoint}/_local/jobs"
         if self.region in _OTC_REGIONS:
             return f"https://console.otc.t-systems.com/dli/?region={self.region}#/main/jobs"
@@ -227,6 +252,11 @@ _WORDS: dict[str, tuple[str, str]] = {
     "password": ("the IAM user name", "the IAM user's password"),
     "ak_sk": ("the access key (AK)", "the secret key (SK)"),
 }
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", host) is not None
 
 
 def _is_host_name(name: str) -> bool:
