@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from tls import close, read_message
+from tls import Authority, close, read_message
 
 from airflow_provider_dli import text
 from airflow_provider_dli.api import sql
@@ -39,6 +39,7 @@ class Server:
         self.answer, self.pause = [whole(RUNNING)], 0.0
         self.requests = []
         self.open = 0
+        self.tls = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -51,7 +52,10 @@ class Server:
 
     def _converse(self, connection):
         self.open += 1
-        with suppress(OSError), connection:
+        with (
+            suppress(OSError),
+            self.tls.wrap_socket(connection, server_side=True) if self.tls else connection as connection,
+        ):
             while request := read_message(connection):
                 self.requests.append(request)
                 for piece in self.answer:
@@ -150,6 +154,16 @@ class TestGivenUp:
     def test_a_call_that_was_given_up_leaves_no_thread_and_no_socket(self, server, hook, where):
         server.answer = [HEAD, *[b"X-A: b\r\n"] * 500] if where == "head" else [HEAD + b"\r\n", *[b" "] * 500]
         server.pause = 0.1
+        self.give_up(server, hook)
+
+    def test_nor_does_one_over_tls(self, server, hook, monkeypatch, tmp_path):
+        authority = Authority(tmp_path)
+        server.tls = authority.server_context("localhost")
+        connect(monkeypatch, server.url.replace("http://127.0.0.1", "https://localhost"), verify=str(authority.path))
+        server.answer, server.pause = [HEAD + b"\r\n", *[b" "] * 500], 0.1
+        self.give_up(server, hook)
+
+    def give_up(self, server, hook):
         before = threads()
 
         class Killed(BaseException):
@@ -289,7 +303,7 @@ class TestWarnings:
         monkeypatch.setattr(connection, "_warned", set())
         for _ in range(times):
             DliHook().client.access.connection()
-        return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+        return [each.getMessage() for each in caplog.records if each.name == connection.__name__]
 
     @pytest.mark.parametrize(
         ("fields", "names"),
