@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_dli import __version__
 from airflow_provider_dli.api.answers import UNREADABLE, error_of, says_failed
-from airflow_provider_dli.api.call import Answer
+from airflow_provider_dli.api.call import MAX_ANSWER, Answer
 from airflow_provider_dli.client.line import Line
 from airflow_provider_dli.exceptions import (
     PERMANENT,
@@ -119,7 +119,7 @@ def exchange(
                 stream=True,
                 proxies=_NO_PROXIES if call.service == "metadata" or _is_link_local(base) else None,
             )
-            content = _read_content(response, call.max_bytes)
+            content = _read_content(response, call.max_bytes if response.status_code < 400 else MAX_ANSWER)
     except _TooLargeError as error:
         raise _too_large(call, str(error)) from None
     # A few errors of urllib3, and of the encoding of headers, come through requests as they are.

@@ -143,6 +143,11 @@ class TestHugeAnswers:
         # A result is as large the next time; anything else may be an outage.
         assert isinstance(caught.value, DliTemporaryError) is not call.reads_rows
 
+    def test_an_error_is_no_longer_than_other_answers(self, server, hook):
+        server.answer = [whole(b"x" * (5 * 2**20), HEAD.replace(b"200 OK", b"502 Bad Gateway"))]
+        with pytest.raises(DliTemporaryError, match="more than 4 MiB"):
+            hook.send(replace(sql.list_jobs(), repeatable=False))
+
     def test_text_may_hold_as_many_commas_as_it_likes(self, server, hook):
         rows = [["[{,}]," * 500_000, 'a "quote", a \\ and a ,'] for _ in range(2)]
         server.answer = [whole({"is_success": True, "schema": [{"a": "string"}, {"b": "string"}], "rows": rows})]
