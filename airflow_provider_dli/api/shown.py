@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from airflow_provider_dli.text import mask, mask_values
+
 # The beginning of a text tells whose it is from so many characters on.
 _LEAST = 24
 
@@ -33,11 +35,13 @@ def same_fields(shown: Mapping[str, Any], sent: Mapping[str, Any], names: Iterab
 
 
 def _plain(text: str) -> str:
-    return "".join(text.split()).rstrip(";").casefold()
+    # What is shown was masked when it was read: a secret in what was sent must not make it another job.
+    return "".join(mask(text, ()).split()).rstrip(";").casefold()
 
 
 def _value(value: Any) -> Any:
     """Return a value as it compares: nothing is nothing, and what is within a list is text."""
     if value in (None, "", [], {}):
         return None
-    return [str(each) for each in value] if isinstance(value, list | tuple) else str(value)
+    found = [str(each) for each in value] if isinstance(value, list | tuple) else str(value)
+    return mask_values(found, ())

@@ -14,7 +14,7 @@ import pytest
 from tls import Authority, close, read_message
 
 from airflow_provider_dli import text
-from airflow_provider_dli.api import sql
+from airflow_provider_dli.api import shown, sql
 from airflow_provider_dli.client import client, connection, exchange
 from airflow_provider_dli.client.patience import BOUNDED, Patience
 from airflow_provider_dli.exceptions import DliError, DliTemporaryError
@@ -293,6 +293,17 @@ class TestSecretsOfBefore:
         server.answer = [whole({"jobs": [job], "job_count": 1})]
         [found] = DliHook().send(sql.list_jobs()).jobs
         assert (found.tags, found.message) == (tags, "***")
+
+    def test_a_job_that_was_sent_with_a_secret_is_known_by_what_is_shown_of_it(self, server, hook):
+        sent = f"CREATE TABLE t OPTIONS (key '{SECRET}')"
+        server.answer = [whole({**RUNNING, "statement": sent, "conf": {"key": SECRET}})]
+        found = hook.get_job(JOB).statement
+        assert "***" in found
+        assert shown.same_text(found, sent)
+        assert not shown.same_text(found, sent.replace(SECRET, "another"))
+        assert shown.same_fields(
+            {"conf": {"key": "***"}, "args": ["***"]}, {"conf": {"key": SECRET}, "args": [SECRET]}, ["conf", "args"]
+        )
 
     def test_the_last_200_are_kept(self):
         for number in range(300):
