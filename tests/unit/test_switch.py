@@ -518,9 +518,8 @@ class TestOvertaken:
                 walk.switch.submit(lambda: job, launch(first), timeout=0.05, find=list)
             walk.submitter = in_thread(lambda: walk.switch.submit(lambda: job, launch(second), timeout=WAIT, find=list))
             assert has_begun.wait(WAIT)
-            threads = threading.active_count()
             first.set()
-            until(lambda: threading.active_count() < threads)
+            threading.Event().wait(0.2)  # until its thread is over
             assert walk.switch.is_launching
             second.set()
             walk.submitter.join(WAIT)

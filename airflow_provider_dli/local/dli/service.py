@@ -156,7 +156,7 @@ class Service:
     def _stop_all(self, why: str) -> None:
         for job in self.jobs:
             if job.is_active:
-                job.ask_to_stop(why)
+                job.end(why)
 
     def _drop_data(self) -> None:
         if self._engine is not None:

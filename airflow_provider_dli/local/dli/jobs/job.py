@@ -82,6 +82,8 @@ class Job:
     ended_at: float | None = None
     cancel_requests: list[float] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Set at the end of the service: nothing plays for time any more.
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -131,3 +133,8 @@ class Job:
         if not self.stop.is_set():
             self.message = message
             self.stop.set()
+
+    def end(self, message: str) -> None:
+        """Have it stop at once, whatever its script says."""
+        self.ask_to_stop(message)
+        self.hurry.set()

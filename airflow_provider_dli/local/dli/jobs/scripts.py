@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,8 @@ async def play(job: Job, script: Script) -> str:
             await job.stop.wait()
         await wait_unless_stopped(job, script.run_for)
     except StoppedError:
-        await asyncio.sleep(script.cancel_takes)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(job.hurry.wait(), script.cancel_takes)
         raise
     if script.then == Stage.FAILED:
         raise JobFailedError(script.message or "DLI.0999: Server-side errors occur.")
