@@ -17,7 +17,7 @@ import pytest
 from fault_matrix import page
 from fault_matrix.faults import Fault
 from fault_matrix.roles import DEPLOYMENT, ROLES, Cell, Place, Role, play
-from fault_matrix.wire import Certificates, Wire, resolving
+from fault_matrix.wire import HOST, Certificates, Wire, resolving
 
 from airflow_provider_dli import compat
 from airflow_provider_dli.api import sql
@@ -83,7 +83,7 @@ def grid(wanted: list[tuple[Role, Fault]], tmp_path_factory: pytest.TempPathFact
         places: Queue[tuple[LocalDli, Wire, str]] = Queue()
         wires = []
         for number in range(min(SIDE_BY_SIDE, math.ceil(len(wanted) / 4))):
-            dli = stack.enter_context(LocalDli.start())
+            dli = stack.enter_context(LocalDli.start(allow_hosts=[HOST]))
             wires.append(stack.enter_context(closing(Wire(dli, certificates))))
             for ending, connection in (
                 ("", dli.connection(timeout=3.0)),

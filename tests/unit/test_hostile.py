@@ -488,6 +488,10 @@ class TestNames:
         assert "\x1b[2J" not in said
 
 
+def without(body, field):
+    return {name: value for name, value in body.items() if name != field}
+
+
 class TestRealRuns:
     """Operators over HTTP, with jobs of which DLI says hostile things: what stands in the log, XComs and the error."""
 
@@ -523,7 +527,8 @@ class TestRealRuns:
         connect()
         dli_local.will(kind="spark", run_for=0.1, then="FAILED")
         dli_local.fault("spark_log", "status", times=None, status=200, body=json.dumps({"log": [HOSTILE, "two"]}))
-        detail = {**A_BATCH, "log": [HOSTILE], "state": "dead", "queue": HOSTILE}
+        # (Without the id, which would be that of another job.)
+        detail = {**without(A_BATCH, "id"), "log": [HOSTILE], "state": "dead", "queue": HOSTILE}
         dli_local.fault("spark_get", "status", times=None, status=200, body=json.dumps(detail))
         task = DliSubmitSparkJobOperator(
             task_id="load", file="group/job.jar", spark_version="2.4.5", queue_name="general", poll_interval=0.1
@@ -534,7 +539,12 @@ class TestRealRuns:
     def test_a_flink_job(self, connect, dli_local, capfd):
         connect()
         dli_local.will(kind="flink", run_for=60)
-        detail = {**A_FLINK_JOB, "status": "job_running_exception", "status_desc": HOSTILE, "job_config": None}
+        detail = {
+            **without(A_FLINK_JOB, "job_id"),
+            "status": "job_running_exception",
+            "status_desc": HOSTILE,
+            "job_config": None,
+        }
         body = {
             "is_success": True,
             "job_detail": {**detail, "name": HOSTILE, "queue_name": HOSTILE, "sql_body": HOSTILE},
