@@ -128,6 +128,7 @@ class TestStores:
         )
         show({"AIRFLOW_CONN_MY_DLI": uri}, tmp_path)
 
+    @pytest.mark.matrix
     def test_a_secrets_backend(self, dli_local, tmp_path):
         connection = dli_local.connection("ak_sk")
         (tmp_path / "connections.json").write_text(json.dumps({"my_dli": connection}))

@@ -5,7 +5,7 @@ The real operators, trigger, hook and kill switch against a model of Airflow and
 says how. A history that fails is printed with all that happened in it, after Hypothesis has made it as short as it can;
 put it below, with a name.
 
-Each run tries the same 200 histories. ``HISTORIES=5000 pytest -n 0 tests/unit/test_histories.py`` tries so many
+Each run tries the same 120 histories. ``HISTORIES=5000 pytest -n 0 tests/unit/test_histories.py`` tries so many
 others, at random: about 1000 in a minute.
 """
 
@@ -90,7 +90,7 @@ all_settings = st.builds(
 
 
 @settings(
-    max_examples=HISTORIES or 200,
+    max_examples=HISTORIES or 120,
     derandomize=not HISTORIES,
     database=None,
     deadline=None,

@@ -8,6 +8,8 @@ import pace
 import psutil
 import pytest
 
+pytestmark = pytest.mark.matrix
+
 MB = 1024 * 1024
 
 

@@ -12,6 +12,8 @@ from airflow_provider_dli.local.handle import LocalDli
 
 from .conftest import Wire
 
+pytestmark = pytest.mark.matrix
+
 LONG = "SELECT count(*) FROM range(1000000000000)"
 
 

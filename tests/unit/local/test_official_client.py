@@ -10,6 +10,8 @@ from huaweicloudsdkcore.http.http_config import HttpConfig
 from huaweicloudsdkdli.v1 import model
 from huaweicloudsdkdli.v1.dli_client import DliClient
 
+pytestmark = pytest.mark.matrix
+
 LONG = "SELECT count(*) FROM range(1000000000000)"
 
 

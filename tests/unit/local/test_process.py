@@ -24,6 +24,8 @@ from airflow_provider_dli.local.handle import LocalDli
 
 from .conftest import Wire, get_token, token_request
 
+pytestmark = pytest.mark.matrix
+
 CLI = [sys.executable, "-m", "airflow_provider_dli.local.cli"]
 LONG = "SELECT count(*) FROM range(1000000000000)"
 

@@ -14,6 +14,8 @@ from airflow_provider_dli.local.dli.faults import KINDS
 
 from .conftest import Wire
 
+pytestmark = pytest.mark.matrix
+
 
 @pytest.mark.parametrize("kind", ["DATABASE", "SCHEMA"])
 @pytest.mark.parametrize("name", ["default", "`default`", "DEFAULT", "`Default`"])
