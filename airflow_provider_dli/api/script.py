@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import UserString
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
@@ -282,7 +282,7 @@ def _bound(found: Sequence[str], parameters: Mapping[str, Any] | Sequence[Any], 
     bound = []
     for number, statement in enumerate(found, 1):
         pieces, end = [], 0
-        for start, stop, name in _places(statement, named):
+        for start, stop, name in _places(statement, literals.keys() if named else None):
             key: object = name if named else len(used)
             if key not in literals:
                 what = f"has no value for :{name}" if named else f"has {len(literals)} values, and there are more ?"
@@ -317,17 +317,31 @@ def _literal(key: object, value: object) -> str:
         raise DliValueError(f"parameters: the value of {key} {error}.", field="parameters") from error
 
 
-def _places(statement: str, named: bool) -> Iterator[tuple[int, int, str]]:
-    """Return where parameters stand: start, end, name."""
+def _places(statement: str, names: Collection[object] | None) -> Iterator[tuple[int, int, str]]:
+    """
+    Return where parameters stand: start, end, name.
+
+    :param names: The names that have values; None for ``?``.
+    :raises DliValueError: One stands right behind a word, where it may be the type of a field.
+    """
     before = -1
+    named = names is not None
     for token in _tokens(statement):
         kind = token.token_type.name
         if not named and kind == "PLACEHOLDER":
             yield token.start, token.end + 1, "?"
         # `struct<a:int>` and `column:field` have none.
         is_inner = before == token.start and _ENDS_A_NAME.match(statement, before - 1)
-        if named and kind == "COLON" and not is_inner and (name := _NAME.match(statement, token.end + 1)):
-            yield token.start, name.end(), name[0]
+        if names is not None and kind == "COLON" and (name := _NAME.match(statement, token.end + 1)):
+            if not is_inner:
+                yield token.start, name.end(), name[0]
+            elif name[0] in names:
+                around = clean(statement[max(before - 20, 0) : name.end()], 60)
+                raise DliValueError(
+                    f"parameters: :{name[0]} stands right behind a word, in ...{around}. "
+                    "Write a blank before the colon.",
+                    field="parameters",
+                )
         before = token.end + 1
 
 

@@ -124,7 +124,7 @@ class DliCancelJobOperator(DliOperator):
 
     def _still_active(self, client: DliClient, kind: JobKind[Any], waiting: Mapping[str, Told]) -> list[str]:
         """Return the jobs that a deferral is worth, after a short wait for all."""
-        end = machine.monotonic() + Deferral.begins_after
+        end = machine.monotonic() + Deferral.worker_waits
         return [
             job_id
             for job_id, told in waiting.items()

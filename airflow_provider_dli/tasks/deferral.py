@@ -50,7 +50,7 @@ class Deferral:
 
     #: How long a job is waited for in the worker before that, in seconds. What is over by then needs no second worker,
     #: and does not have to outlast a slow scheduler: see :class:`.DliJobTrigger`.
-    begins_after: ClassVar[float] = 5.0
+    worker_waits: ClassVar[float] = 5.0
 
     job_ids: tuple[str, ...] = ()
     deadline: float | None = None

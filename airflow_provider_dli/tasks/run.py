@@ -280,7 +280,7 @@ class JobRun:
             return job
         start_by = None if task.start_timeout is None else machine.time() + task.start_timeout.total_seconds()
         while task.may_defer and has_to_be_waited_for(
-            client, task.job_kind, job.id, self._told, task.goal, within=Deferral.begins_after
+            client, task.job_kind, job.id, self._told, task.goal, within=Deferral.worker_waits
         ):
             cancel_on_kill = task.cancel_on_kill and not started.is_foreign
             if cancel_on_kill and not self._may_be_deferred():

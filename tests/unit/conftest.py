@@ -18,7 +18,7 @@ from airflow_provider_dli.triggers.dli import DliJobTrigger
 @pytest.fixture(autouse=True)
 def quick_deferrals(monkeypatch):
     """Defer at once, and end a deferral at once: the times that a scheduler needs are not those of a test."""
-    monkeypatch.setattr(Deferral, "begins_after", 0)
+    monkeypatch.setattr(Deferral, "worker_waits", 0)
     monkeypatch.setattr(DliJobTrigger, "fires_after", 0)
 
 

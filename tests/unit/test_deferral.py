@@ -139,7 +139,7 @@ class TestSubmit:
 
     def test_one_that_is_soon_over_is_waited_for_in_the_worker(self, dli_local, context, monkeypatch):
         """A deferral takes longer, and a worker that has to start."""
-        monkeypatch.setattr(Deferral, "begins_after", 20)
+        monkeypatch.setattr(Deferral, "worker_waits", 20)
         dli_local.will(run_for=0.5)
         assert execute(task_of(DliSubmitSqlJobOperator, sql="select 1"), context) == dli_local.jobs()[0].job_id
 

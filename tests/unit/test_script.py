@@ -160,7 +160,7 @@ class TestParameters:
             ("SELECT :a, ':a', \":a\", `:a` -- :a\n", {"a": 1}, ["SELECT 1, ':a', \":a\", `:a` -- :a\n"]),
             ("SELECT :a; SELECT :b, :a", {"a": 1, "b": "x;:a"}, ["SELECT 1", "SELECT 'x;:a', 1"]),
             ("SHOW TABLES LIKE :table", {"table": "a*"}, ["SHOW TABLES LIKE 'a*'"]),
-            ("SELECT x::int, y:z, CAST(s AS STRUCT<a:INT>), :z", {"z": 1}, None),
+            ("SELECT x::int, y:w, CAST(s AS STRUCT<a:INT>), :z", {"z": 1}, None),
             ("SELECT ? + ?; SELECT '?', ?", [1, 2, "?"], ["SELECT 1 + 2", "SELECT '?', '?'"]),
             ("SELECT 1", {}, ["SELECT 1"]),
             ("SELECT :a", None, ["SELECT :a"]),
@@ -207,7 +207,7 @@ class TestParameters:
         marks = (f":p{number}" if named else "?" for number in range(8))
         text = "".join(next(marks) if piece is PLACE else piece for piece in pieces)
         try:
-            places = list(_places(text, named))
+            places = list(_places(text, frozenset() if named else None))
         except DliValueError:  # a quote or a comment that is not closed
             reject()
         names = [name for *_, name in places] if named else list(range(len(places)))
@@ -340,3 +340,14 @@ def same(value, other):
         # Spark's TIMESTAMP is in the zone of the session.
         other = other.replace(tzinfo=None)
     return value == other
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1 LIMIT:n", "SELECT :n WHERE a = 1 AND:n", "SELECT :n, a:n"])
+def test_a_parameter_right_behind_a_word_is_never_left_in(statement):
+    with pytest.raises(DliValueError, match=r":n stands right behind a word, in .*Write a blank before the colon"):
+        statements(statement, {"n": 1})
+
+
+def test_the_type_of_a_field_is_no_parameter():
+    [bound] = statements("SELECT CAST(:n AS struct<a:int>)", {"n": 1})
+    assert bound.endswith("struct<a:int>)")

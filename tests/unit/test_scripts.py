@@ -199,7 +199,7 @@ class TestNextTry:
 class TestDeferred:
     @pytest.mark.matrix
     def test_a_statement_that_is_soon_over_is_waited_for_in_the_worker(self, dli_local, monkeypatch):
-        monkeypatch.setattr("airflow_provider_dli.tasks.deferral.Deferral.begins_after", 2)
+        monkeypatch.setattr("airflow_provider_dli.tasks.deferral.Deferral.worker_waits", 2)
         dli_local.will(matching="SELECT 2", run_for=4)
         dli_local.will(run_for=1, times=2)
         # The second one, which takes long.
