@@ -30,6 +30,17 @@ MAX_CHARACTERS, MAX_BYTES = 500_000, 1_000_000
 _NEEDS_PARSER = re.compile(r"""[;'"`]|--|/\*""")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDS_A_NAME = re.compile(r"""[\w`)\]'"]""")
+# After these words a value may follow, so a colon right behind one begins a parameter, as in `LIMIT:n`.
+_BEFORE_A_VALUE = re.compile(
+    "ALL|AND|AS|BETWEEN|BY|CASE|DISTINCT|DIV|ELSE|ESCAPE|EXISTS|HAVING|ILIKE|IN|INTERVAL|IS|LIKE|LIMIT|NOT|OF|OFFSET|"
+    "ON|OR|REGEXP|RETURN|RLIKE|SELECT|SET|THEN|VALUES|WHEN|WHERE"
+)
+# What fields have, as in `struct<day:date>`; and what such a list begins with.
+_TYPE = re.compile(
+    "BOOLEAN|BYTE|TINYINT|SHORT|SMALLINT|INT|INTEGER|LONG|BIGINT|FLOAT|REAL|DOUBLE|DECIMAL|DEC|NUMERIC|DATE|TIMESTAMP|"
+    "TIMESTAMP_NTZ|TIMESTAMP_LTZ|STRING|CHAR|CHARACTER|VARCHAR|BINARY|INTERVAL|VOID|VARIANT|ARRAY|MAP|STRUCT"
+)
+_HAS_TYPES = ("ARRAY", "MAP", "STRUCT")
 # What cannot become one token with a literal before or after it; everything else is kept apart by a blank.
 _GLUES_BEFORE = re.compile(r"[^\s(,]")
 _GLUES_AFTER = re.compile(r"[^\s),;]")
@@ -322,27 +333,32 @@ def _places(statement: str, names: Collection[object] | None) -> Iterator[tuple[
     Return where parameters stand: start, end, name.
 
     :param names: The names that have values; None for ``?``.
-    :raises DliValueError: One stands right behind a word, where it may be the type of a field.
+    :raises DliValueError: One stands right behind the name of a column, or a literal.
     """
-    before = -1
     named = names is not None
+    before, word, depth = -1, "", 0
     for token in _tokens(statement):
         kind = token.token_type.name
         if not named and kind == "PLACEHOLDER":
             yield token.start, token.end + 1, "?"
-        # `struct<a:int>` and `column:field` have none.
-        is_inner = before == token.start and _ENDS_A_NAME.match(statement, before - 1)
+        if kind == "LT" and (depth or word in _HAS_TYPES):
+            depth += 1
+        elif kind == "GT" and depth:
+            depth -= 1
         if names is not None and kind == "COLON" and (name := _NAME.match(statement, token.end + 1)):
-            if not is_inner:
-                yield token.start, name.end(), name[0]
-            elif name[0] in names:
-                around = clean(statement[max(before - 20, 0) : name.end()], 60)
-                raise DliValueError(
-                    f"parameters: :{name[0]} stands right behind a word, in ...{around}. "
-                    "Write a blank before the colon.",
-                    field="parameters",
-                )
-        before = token.end + 1
+            is_behind_a_word = before == token.start and _ENDS_A_NAME.match(statement, before - 1) is not None
+            # `struct<day:date>` has none.
+            if not (is_behind_a_word and depth and _TYPE.fullmatch(name[0].upper())):
+                if not is_behind_a_word or _BEFORE_A_VALUE.fullmatch(word):
+                    yield token.start, name.end(), name[0]
+                elif name[0] in names:
+                    around = clean(statement[max(before - 20, 0) : name.end()], 60)
+                    raise DliValueError(
+                        f"parameters: :{name[0]} stands right behind a word, in ...{around}. "
+                        "Write a blank before the colon.",
+                        field="parameters",
+                    )
+        before, word = token.end + 1, statement[token.start : token.end + 1].upper()
 
 
 def _tokens(text: str, before: int = 0) -> list[Token]:

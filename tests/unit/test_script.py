@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import subprocess
 import sys
@@ -57,6 +58,8 @@ BESIDE = [
     r"int",
     r"AND",
     r"IN",
+    r"LIMIT",
+    r"struct<",
     r"'a'",
     r"x",
     r"'",
@@ -342,12 +345,46 @@ def same(value, other):
     return value == other
 
 
-@pytest.mark.parametrize("statement", ["SELECT 1 LIMIT:n", "SELECT :n WHERE a = 1 AND:n", "SELECT :n, a:n"])
-def test_a_parameter_right_behind_a_word_is_never_left_in(statement):
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT a FROM t LIMIT:n",
+        "SELECT a FROM t WHERE b = 1 AND:n",
+        "SELECT a FROM t WHERE b IN:n or b between:n AND:n",
+        "SELECT CASE WHEN:n THEN:n ELSE:n END",
+        "SELECT:n, a FROM t WHERE b=:n AND c<:n AND d>:n",
+        "INSERT INTO t VALUES(:n,:n)",
+        "SELECT -:n, :n::int, (:n), x -> x+:n",
+    ],
+)
+def test_a_parameter_right_behind_a_keyword_or_an_operator(statement):
+    [bound] = statements(statement, {"n": 7})
+    assert ":n" not in bound
+    assert tokens_of(bound) == tokens_of(statement.replace(":n", " 7 "))
+
+
+@pytest.mark.parametrize("words", ["a:n", "t.a:n", "'a':n", "`limit`:n", "f(1):n", "1:n", "struct<a:n>", ":n:n"])
+def test_a_parameter_right_behind_a_name_or_a_literal_is_never_left_in(words):
     with pytest.raises(DliValueError, match=r":n stands right behind a word, in .*Write a blank before the colon"):
-        statements(statement, {"n": 1})
+        statements(f"SELECT :n, {words}", {"n": 1})
 
 
-def test_the_type_of_a_field_is_no_parameter():
-    [bound] = statements("SELECT CAST(:n AS struct<a:int>)", {"n": 1})
-    assert bound.endswith("struct<a:int>)")
+@pytest.mark.parametrize(
+    "kind", ["struct<n:date>", "STRUCT<`n`:date,in:date>", "map<int,struct<a:array<date>,limit:date>>"]
+)
+def test_the_type_of_a_field_is_no_parameter(kind):
+    [bound] = statements(f"SELECT CAST(x AS {kind}), 1 < 2 AND:date", {"date": 1})
+    assert bound == f"SELECT CAST(x AS {kind}), 1 < 2 AND 1"
+
+
+@settings(deadline=None, max_examples=50)
+@given(GLUED, st.booleans())
+def test_a_parameter_is_bound_or_refused(pieces, spaced):
+    """None that has a value is left in, whatever stands around it."""
+    text = (" " if spaced else "").join(":p" if piece is PLACE else piece for piece in pieces)
+    try:
+        [bound] = _bound([text], {"p": 1}, may_be_unused=True)
+    except DliValueError:
+        reject()
+    left = tokens_of(bound)
+    assert (":", "p") not in list(itertools.pairwise(left))
