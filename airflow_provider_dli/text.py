@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -132,9 +133,21 @@ def parse_json(text: str, parse_float: Callable[[str], Any] | None = None) -> An
     except ValueError:  # a number of thousands of digits, which Python does not read: as large as any
         found = json.loads(text, parse_float=parse_float, parse_int=_whole_number)
     if _SURROGATE.search(text):
-        kept = json.dumps(json.loads(text, parse_int=_whole_number), ensure_ascii=False)
-        found = json.loads(kept.encode(errors="replace"), parse_float=parse_float)
+        found = _with_texts(found, lambda each: each.encode(errors="replace").decode())
     return found
+
+
+def exact_number(text: str) -> Decimal | float:
+    """
+    Return a number with all its digits; as ``parse_float`` of :func:`parse_json`, for values of a result.
+
+    One that no type of DLI has, such as 1e999999999, is a float: to write it out would take all memory.
+
+    :raises ValueError: It is no number.
+    :raises ArithmeticError: It is no number either.
+    """
+    exponent = text.lower().partition("e")[2].lstrip("+-0")
+    return Decimal(text) if len(text) < _MOST_DIGITS and len(exponent) < 4 else float(text)
 
 
 def _whole_number(digits: str) -> float:

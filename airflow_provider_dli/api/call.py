@@ -70,6 +70,7 @@ class Call(Generic[T]):
     :param answers_loosely: Whether the answer may be an array, or empty; ``read`` then gets ``{"elements": [...]}``.
     :param max_bytes: The most bytes of its answer. Default 4 MiB.
     :param reads_rows: Whether it does nothing but read rows: one too many is no outage then, and a repeat is no help.
+    :param keeps_digits: Whether its answer may hold rows: then numbers with a fraction are Decimals, not floats.
     :param advice: What to do about a refusal, by a word of DLI's message, in lower case.
     :param about_job: Whether it is about one job: then a refusal that says that something does not exist means the job.
     :param read_refusal: Turns a refusal into what the caller wants, from the answer and the error that it would be. By
@@ -92,6 +93,7 @@ class Call(Generic[T]):
     answers_loosely: bool = False
     max_bytes: int = MAX_ANSWER
     reads_rows: bool = False
+    keeps_digits: bool = False
     advice: Mapping[str, str] = field(default_factory=dict)
     about_job: bool = False
     read_refusal: Callable[[Answer, DliError], T] | None = None

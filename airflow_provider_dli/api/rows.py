@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_dli.exceptions import DliError
-from airflow_provider_dli.text import NAME_LIMIT, clean, parse_json
+from airflow_provider_dli.text import NAME_LIMIT, clean, exact_number, parse_json
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -196,6 +196,9 @@ def _fit_for_xcom(value: Any) -> Any:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, datetime):
         return _fit_moment(value)
+    # Of a column whose type is not known.
+    if isinstance(value, Decimal) and len(value.as_tuple().digits) > _FOR_XCOM.most_digits:
+        return f"{value:f}"
     if isinstance(value, list):
         return [_fit_for_xcom(item) for item in value]
     if isinstance(value, dict):
@@ -230,7 +233,10 @@ def _whole(value: Any) -> int:
 
 
 def _decimal(value: Any) -> Decimal:
-    return Decimal(str(value))
+    found = Decimal(exact_number(str(value)))
+    if not found.is_finite():
+        raise ValueError("no decimal")
+    return found
 
 
 def _decimal_text(value: Any) -> str:
@@ -248,9 +254,9 @@ def _date(value: Any) -> date | str:
 
 
 def _moment(value: Any) -> datetime | str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         try:
-            return _EPOCH + timedelta(milliseconds=value)
+            return _EPOCH + timedelta(milliseconds=float(value))
         except OverflowError:
             if math.isinf(value):
                 raise
@@ -301,7 +307,7 @@ def _nested(value: Any, kind: type) -> Any:
 
 def _parsed(value: Any) -> Any:
     """Return a nested value that may be written as JSON text, with all digits of its numbers."""
-    return parse_json(value, parse_float=Decimal) if isinstance(value, str) else value
+    return parse_json(value, parse_float=exact_number) if isinstance(value, str) else value
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

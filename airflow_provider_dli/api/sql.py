@@ -153,6 +153,7 @@ def submit(
         timeout=_SUBMIT_TIMEOUT,
         # It may hold the rows.
         max_bytes=MAX_LONG_ANSWER,
+        keeps_digits=True,
         iam_action="dli:queue:submitJob",
     )
 
@@ -236,6 +237,7 @@ def preview(job_id: str, *, rows: int | None = None, queue_name: str | None = No
         repeatable=True,
         max_bytes=MAX_LONG_ANSWER,
         reads_rows=True,
+        keeps_digits=True,
         iam_action="dli:jobs:get",
     )
 

@@ -22,7 +22,7 @@ from airflow_provider_dli.exceptions import (
     DliTemporaryError,
     DliValueError,
 )
-from airflow_provider_dli.text import clean, mask_values, parse_json, remember_secrets
+from airflow_provider_dli.text import clean, exact_number, mask_values, parse_json, remember_secrets
 
 if TYPE_CHECKING:
     import requests
@@ -179,7 +179,7 @@ def _answer(
 ) -> tuple[Answer, DliError | None]:
     if _has_too_many_values(content):
         raise _too_large(call, f"holds more than {_MAX_VALUES:,} values")
-    body = _parsed(content)
+    body = _parsed(content, exact_number if call.keeps_digits else None)
     if call.service == "dli":
         # (What IAM and the metadata service answer are secrets, which are to be used.)
         body = _masked(call, body, secrets)
@@ -211,12 +211,12 @@ def _answer(
     return answer, None
 
 
-def _parsed(content: bytes) -> Any:
+def _parsed(content: bytes, parse_float: Callable[[str], Any] | None) -> Any:
     """Return the JSON value, without lone surrogates; when it is none, its text."""
     # A byte that is no UTF-8 spoils one character, not the id of a job that was started.
     text = content.decode(errors="replace").removeprefix("\ufeff")
     try:
-        return parse_json(text)
+        return parse_json(text, parse_float)
     except (ValueError, RecursionError):
         return text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_dli import compat, machine
@@ -131,7 +132,9 @@ def rows(probe: Probe) -> str:
         probe.reasons.update(columns=refused, values=refused)
         return refused
     row = (reply.body.get("rows") or [[]])[0]
-    probe.learn("values", ", ".join(f"{value!r}" for value in row)[:NAME_LIMIT])
+    probe.learn(
+        "values", ", ".join(str(value) if isinstance(value, Decimal) else repr(value) for value in row)[:NAME_LIMIT]
+    )
     _learn_columns(probe, reply.body)
     return str(reply)
 
