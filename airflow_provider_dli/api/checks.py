@@ -12,6 +12,8 @@ from airflow_provider_dli.text import clean, has_control_characters
 
 _QUEUE_NAME = re.compile(r"(?!_)(?![0-9]+\Z)[A-Za-z0-9_]{1,128}")
 _MEMORY = re.compile(r"[1-9][0-9]*[kmgtKMGT][bB]?")
+# With it, Spark reads a backslash in text as it stands.
+_NO_ESCAPES = "spark.sql.parser.escapedStringLiterals"
 _OBS = re.compile(r"obs://[^/\s]+/\S.*")
 _EXAMPLE = "obs://bucket/folder/job.jar"
 # A package that was uploaded to DLI, with or without its group.
@@ -94,6 +96,19 @@ def mapping(field: str, value: object) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise refuse(field, f"must be a mapping of names to values, not {value!r}.")
     return dict(value or {})
+
+
+def conf_with_parameters(value: object) -> dict[str, Any]:
+    """Check the settings of a statement that has values put in: Spark has to read the escapes in text."""
+    found = mapping("conf", value)
+    for key, setting in found.items():
+        if str(key).strip() == _NO_ESCAPES and str(setting).strip().lower() == "true":
+            raise refuse(
+                "conf",
+                f"cannot have {_NO_ESCAPES} together with parameters: Spark would not read the escapes in text values. "
+                "Leave the setting out, or the parameters.",
+            )
+    return found
 
 
 def choice(field: str, value: Any, choices: Collection[Any]) -> Any:

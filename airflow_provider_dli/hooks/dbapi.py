@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_dli.api import script
+from airflow_provider_dli.api import checks, script
 from airflow_provider_dli.api.rows import MOST_ROWS
 from airflow_provider_dli.exceptions import DliError, DliValueError
 
@@ -34,18 +34,26 @@ class Connection:
     :param run: Runs a statement to its end; returns its job.
     :param fetch: Returns the first rows of a job's result.
     :param form: Whom the values are for; see :class:`.Form`. Default: Python code.
+    :param conf: The settings with which a statement runs, to be checked. Default: none.
     """
 
-    def __init__(self, run: Callable[[str], Job], fetch: Callable[[Job], Rows], form: Form | None = None) -> None:
+    def __init__(
+        self,
+        run: Callable[[str], Job],
+        fetch: Callable[[Job], Rows],
+        form: Form | None = None,
+        conf: Mapping[str, Any] | None = None,
+    ) -> None:
         self._run = run
         self._fetch = fetch
         self._form = form
+        self._conf = conf
         #: Without an effect: each statement is done when it has run.
         self.autocommit = True
 
     def cursor(self) -> Cursor:
         """Return a new cursor."""
-        return Cursor(self._run, self._fetch, self._form)
+        return Cursor(self._run, self._fetch, self._form, self._conf)
 
     def commit(self) -> None:
         """Do nothing: each statement is done when it has run."""
@@ -64,12 +72,20 @@ class Cursor:
     :param run: See :class:`Connection`.
     :param fetch: See :class:`Connection`.
     :param form: See :class:`Connection`.
+    :param conf: See :class:`Connection`.
     """
 
-    def __init__(self, run: Callable[[str], Job], fetch: Callable[[Job], Rows], form: Form | None = None) -> None:
+    def __init__(
+        self,
+        run: Callable[[str], Job],
+        fetch: Callable[[Job], Rows],
+        form: Form | None = None,
+        conf: Mapping[str, Any] | None = None,
+    ) -> None:
         self._run = run
         self._fetch = fetch
         self._form = form
+        self._conf = conf
         self._job: Job | None = None
         self._rows: list[tuple[Any, ...]] | None = None
         self._columns: list[tuple[str, str]] | None = None
@@ -107,6 +123,8 @@ class Cursor:
         :raises DliJobError: The job failed or was cancelled.
         """
         self._job, self._rows, self._columns, self._position = None, None, None, 0
+        if parameters:
+            checks.conf_with_parameters(self._conf)
         # Airflow's operators hand the parameters of a whole script to each of its statements.
         for statement in script.statements(operation, parameters or None, may_be_unused=True):
             self._job = self._run(statement)

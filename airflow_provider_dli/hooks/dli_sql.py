@@ -100,7 +100,7 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
             raise checks.refuse(
                 "hook_params", f"has {', '.join(unknown)}, which neither {type(self).__name__} nor the connection has."
             )
-        return Connection(self.run_statement, self._fetch, form)
+        return Connection(self.run_statement, self._fetch, form, self.conf)
 
     def run_statement(self, statement: str) -> Job:
         """
@@ -169,10 +169,12 @@ class DliSqlHook(DliHook, DbApiHook):  # type: ignore[misc]
         :param target_fields: Names of the columns, in the order of the values. Default: all of the table.
         :param commit_every: Rows per statement. Default 1000.
         :param replace: Not supported: Spark has no such statement.
-        :raises DliValueError: A value cannot be written as SQL; nothing was submitted.
+        :raises DliValueError: A value cannot be written as SQL, or ``conf`` has
+            ``spark.sql.parser.escapedStringLiterals``; nothing was submitted.
         """
         if replace:
             raise checks.refuse("replace", "cannot be True: use MERGE INTO or INSERT OVERWRITE.")
+        checks.conf_with_parameters(self.conf)
         columns = f" ({', '.join(target_fields)})" if target_fields else ""
         values = [_written(number, row, target_fields or ()) for number, row in enumerate(rows, 1)]
         size = commit_every or len(values) or 1

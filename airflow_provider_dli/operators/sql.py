@@ -125,6 +125,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
         from airflow_provider_dli.api import script
         from airflow_provider_dli.api.rows import MOST_ROWS
 
+        conf = checks.conf_with_parameters(self.conf) if self.parameters else checks.mapping("conf", self.conf)
         statements = script.statements(self.sql, self.parameters)
         if not self.wait_for_completion:
             if len(statements) > 1:
@@ -156,7 +157,7 @@ class DliSubmitSqlJobOperator(DliJobOperator):
                 statement,
                 database=self.database or connection.default_database,
                 queue_name=queue_name,
-                conf=checks.mapping("conf", self.conf),
+                conf=conf,
                 tags=checks.mapping("tags", self.tags),
             )
             for statement in statements

@@ -132,9 +132,9 @@ def rows(probe: Probe) -> str:
         probe.reasons.update(columns=refused, values=refused)
         return refused
     row = (reply.body.get("rows") or [[]])[0]
-    probe.learn(
-        "values", ", ".join(str(value) if isinstance(value, Decimal) else repr(value) for value in row)[:NAME_LIMIT]
-    )
+    # A Decimal is a bare number of JSON.
+    values = [str(value) if isinstance(value, Decimal) else repr(value) for value in row]
+    probe.learn("values", ", ".join(values)[:NAME_LIMIT])
     _learn_columns(probe, reply.body)
     return str(reply)
 

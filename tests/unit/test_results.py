@@ -42,6 +42,8 @@ VALUES = {
 NUMBERS = ["1e999999999", "-1e999999999", "1e-999999999", "0e-999999999", "1E9999999999999999999", "0.0", "1e400"]
 NUMBERS += ["9" * 4000, "9" * 40_000, f"{'9' * 40_000}.5", f"0.{'9' * 40_000}", "NaN", "-Infinity"]
 
+NO_ESCAPES = "conf cannot have spark.sql.parser.escapedStringLiterals together with parameters"
+
 
 @pytest.fixture(autouse=True)
 def connected(dli_local, connect, airflow_says):
@@ -93,6 +95,19 @@ class TestOperator:
         assert result_of(sql, parameters={"value": value}) == [
             {"given": value, "replaced": "/opt/driver", "nothing": ""}
         ]
+
+    @pytest.mark.parametrize("setting", [True, "true", " TRUE "])
+    @pytest.mark.parametrize("given", [{"a": "it's"}, ["it's"]])
+    def test_parameters_where_spark_reads_no_escapes_are_refused(self, dli_local, setting, given):
+        sql = f"SELECT {'?' if isinstance(given, list) else ':a'} AS a"
+        with pytest.raises(AirflowFailException, match=NO_ESCAPES):
+            result_of(sql, parameters=given, conf={"spark.sql.parser.escapedStringLiterals": setting})
+        assert dli_local.requests(call="submit") == []
+
+    @pytest.mark.parametrize("arguments", [{"conf": {"spark.sql.parser.escapedStringLiterals": "true"}}, {}])
+    def test_without_parameters_or_the_setting_they_are_not(self, arguments):
+        given = {"parameters": {"a": 1}, "conf": {"spark.sql.parser.escapedStringLiterals": False}}
+        assert result_of("SELECT 1 AS a" if arguments else "SELECT :a AS a", **(arguments or given)) == [{"a": 1}]
 
     def test_the_output_of_a_mapped_task_is_a_list(self):
         assert issubclass(LazyXComSequence, Sequence)

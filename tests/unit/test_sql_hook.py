@@ -74,6 +74,20 @@ class TestStockOperators:
         assert run(operator_of("SELECT :a, :b", parameters={"a": "it's", "b": 2})) == [("it's", 2)]
         assert run(operator_of("SELECT ?, ?", parameters=["x", None])) == [("x", None)]
 
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda hook: hook.get_records("SELECT :a", {"a": "it's"}),
+            lambda hook: hook.run("SELECT ?; SELECT ?", parameters=["it's"]),
+            lambda hook: hook.insert_rows("t", [("it's",)]),
+        ],
+    )
+    def test_values_where_spark_reads_no_escapes_are_refused(self, dli_local, use):
+        with pytest.raises(DliValueError, match="conf cannot have spark.sql.parser.escapedStringLiterals") as raised:
+            use(hook_of(conf={"spark.sql.parser.escapedStringLiterals": True}))
+        assert raised.value.field == "conf"
+        assert dli_local.requests(call="submit") == []
+
     def test_parameters_of_a_script_go_to_the_statements_that_have_them(self):
         assert run(operator_of(["SELECT 1", "SELECT :a"], parameters={"a": 2}, split_statements=True)) == [
             [(1,)],
