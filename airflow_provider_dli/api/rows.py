@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -35,20 +35,26 @@ class Form:
 
     :param most_digits: The most digits of a decimal type whose values are Decimals; beyond it, they are text.
     :param dicts: Maps with which keys are dicts: all, those with text, or none. The others are lists of entries.
+    :param dates: What a column becomes of whose dates Python does not have all: ``mixed`` (dates and text), ``alike``
+        (all text), or text in any case.
     """
 
     most_digits: float = math.inf
     dicts: Literal["all", "text", "none"] = "all"
+    dates: Literal["mixed", "alike", "text"] = "mixed"
 
-    def hides_type(self, kind: str) -> bool:
+    def hides_type(self, kind: str, values: Iterable[Any]) -> bool:
         """Tell whether a reader would misunderstand the name of a type, and sees by itself what the values are."""
-        return self is FOR_POLARS and ("<" in kind or kind.lower() == "binary")
+        if self is not FOR_POLARS:
+            return False
+        read = _simple(kind)
+        return read is _as_it_is or (read in _DATES and any(isinstance(value, str) for value in values))
 
 
 # Airflow makes a Decimal a float, which keeps 15 digits; and all keys text.
 _FOR_XCOM = Form(most_digits=15, dicts="text")
 #: A data frame has one type per column, and a map may have other keys in each row.
-FOR_POLARS = Form(dicts="none")
+FOR_POLARS = Form(dicts="none", dates="alike")
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Rows:
         :param form: Whom the values are for. Default: Python code, which has all of these.
         :raises DliError: A value does not fit the type of its column.
         """
-        readers = [_reader(kind, form or Form()) for _, kind in self.columns]
+        readers = self._readers(form or Form())
         try:
             return [[read(value) for read, value in zip(readers, row, strict=True)] for row in self.rows]
         except _MISFITS:
@@ -118,6 +124,20 @@ class Rows:
         left_out = f"\n({len(self.rows)} rows, the first {most} are shown)" if len(self.rows) > most else ""
         return tabulate(cells, headers=names, tablefmt="presto", disable_numparse=True) + left_out
 
+    def _readers(self, form: Form) -> list[Reader]:
+        """Return what reads the values of each column."""
+        readers = [_reader(kind, form) for _, kind in self.columns]
+        if form.dates == "alike":
+            for position, (_, kind) in enumerate(self.columns):
+                try:
+                    for row in self.rows:
+                        readers[position](row[position])
+                except _FarAwayError:
+                    readers[position] = _reader(kind, replace(form, dates="text"))
+                except _MISFITS:
+                    pass  # told when all are read
+        return readers
+
     def _misfit(self, readers: list[Reader]) -> DliError:
         for number, row in enumerate(self.rows, 1):
             for read, value, (name, kind) in zip(readers, row, self.columns, strict=True):
@@ -150,6 +170,10 @@ def column(shown: Mapping[str, Any]) -> tuple[str, str]:
 _MISFITS = (ValueError, TypeError, KeyError, ArithmeticError)
 
 
+class _FarAwayError(ValueError):
+    """A date is in a year that Python does not have."""
+
+
 def _reader(kind: str, form: Form) -> Reader:
     """Return what reads the values of a type of DLI."""
     if "<" in kind:
@@ -160,11 +184,17 @@ def _reader(kind: str, form: Form) -> Reader:
             return _reader_of(exp.DataType.build(kind, dialect="spark"), form)
         except SqlglotError:
             return _as_it_is
-    name, _, size = kind.strip().lower().partition("(")
-    read = _SIMPLE.get(name.strip(), _as_it_is)
-    if read is _decimal and not _digits(size) <= form.most_digits:
+    read = _simple(kind)
+    if read is _decimal and not _digits(kind.partition("(")[2]) <= form.most_digits:
         read = _decimal_text
+    elif read in _DATES and form.dates != "mixed":
+        read = partial(_of_python if form.dates == "alike" else _as_text, read)
     return partial(_unless_null, read)
+
+
+def _simple(kind: str) -> Reader:
+    """Return what reads the values of a type that is not nested."""
+    return _SIMPLE.get(kind.partition("(")[0].strip().lower(), _as_it_is)
 
 
 def _digits(size: str) -> float:
@@ -264,6 +294,18 @@ def _moment(value: Any) -> datetime | str:
     return value if _is_far_away(value) else datetime.fromisoformat(value)
 
 
+def _of_python(read: Reader, value: Any) -> Any:
+    found = read(value)
+    if isinstance(found, str):
+        raise _FarAwayError("a date that Python does not have")
+    return found
+
+
+def _as_text(read: Reader, value: Any) -> str:
+    read(value)
+    return str(value)
+
+
 def _is_far_away(value: Any) -> bool:
     """Tell whether text is a date in a year that Python does not have."""
     found = _YEAR.match(value) if isinstance(value, str) else None
@@ -321,3 +363,4 @@ _SIMPLE: dict[str, Reader] = {
     "boolean": _truth,
     "date": _date,
 }
+_DATES = (_date, _moment)

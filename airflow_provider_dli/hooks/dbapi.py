@@ -99,8 +99,14 @@ class Cursor:
         self._read()
         if self._columns is None:
             return None
-        hidden = self._form.hides_type if self._form else lambda kind: False
-        return [(name, None if hidden(kind) else kind, None, None, None, None, None) for name, kind in self._columns]
+        rows = self._rows or []
+        types = [
+            None if self._form and self._form.hides_type(kind, (row[position] for row in rows)) else kind
+            for position, (_, kind) in enumerate(self._columns)
+        ]
+        return [
+            (name, kind, None, None, None, None, None) for (name, _), kind in zip(self._columns, types, strict=True)
+        ]
 
     @property
     def rowcount(self) -> int:

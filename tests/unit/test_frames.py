@@ -6,10 +6,15 @@ Values from and for data frames: scalars of numpy and pandas as parameters, and 
 
 from __future__ import annotations
 
+import json
+from datetime import date
+from decimal import Decimal
+
 import pytest
 
+from airflow_provider_dli.api.rows import FOR_POLARS, Rows
 from airflow_provider_dli.api.script import literal, statements
-from airflow_provider_dli.exceptions import DliValueError
+from airflow_provider_dli.exceptions import DliError, DliValueError
 from airflow_provider_dli.hooks.dli_sql import DliSqlHook
 
 NOT_INSTALLED = "the group `integrations` is not installed"
@@ -71,3 +76,45 @@ def test_maps_with_different_keys_in_polars(dli_local, connect):
         [{"key": "b", "value": 2}, {"key": "c", "value": 3}],
     ]
     assert frame["s"].to_list() == [{"x": 1}, {"x": 2}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown", "values"),
+    [
+        ("date", ["2026-01-02", "+10000-01-01", None], ["2026-01-02", "+10000-01-01", None]),
+        ("date", ["-0044-03-15", "2026-01-02"], ["-0044-03-15", "2026-01-02"]),
+        ("date", ["2026-01-02", None], [date(2026, 1, 2), None]),
+        (
+            "timestamp",
+            ["2026-01-02 03:04:05", "+10000-01-01 00:00:00"],
+            ["2026-01-02 03:04:05", "+10000-01-01 00:00:00"],
+        ),
+        ("timestamp", [0, 9223372036854775], ["0", "9223372036854775"]),
+        ("array<date>", [["2026-01-02", "+10000-01-01"], None], [["2026-01-02", "+10000-01-01"], None]),
+        ("array<date>", [["2026-01-02"]], [[date(2026, 1, 2)]]),
+        ("struct<a:date>", ['{"a": "2026-01-02"}', '{"a": "0000-01-01"}'], [{"a": "2026-01-02"}, {"a": "0000-01-01"}]),
+        (
+            "map<date,int>",
+            [{"2026-01-02": 1, "+10000-01-01": 2}],
+            [[{"key": "2026-01-02", "value": 1}, {"key": "+10000-01-01", "value": 2}]],
+        ),
+        ("interval", ["1 day", None], ["1 day", None]),
+        (
+            "decimal(38,2)",
+            [None, "123456789012345678901234567890.12"],
+            [None, Decimal("123456789012345678901234567890.12")],
+        ),
+    ],
+)
+def test_a_column_has_one_type_in_polars(dli_local, connect, kind, shown, values):
+    dli_local.settings(queues={"default": 16, "sql": 4})
+    connect(extra={"default_queue": "sql"})
+    body = {"is_success": True, "schema": [{"a": kind}, {"id": "int"}], "rows": [[each, 1] for each in shown]}
+    dli_local.fault("preview", "status", times=None, status=200, body=json.dumps(body))
+    frame = DliSqlHook(poll_interval=0.1).get_df("SELECT 1", df_type="polars")
+    assert frame["a"].to_list() == values
+
+
+def test_what_is_no_date_is_named_in_polars_too():
+    with pytest.raises(DliError, match="Row 2 of the result holds .* in column a, which is no date"):
+        Rows([("a", "date")], [["+10000-01-01"], ["yesterday"]]).typed(FOR_POLARS)
