@@ -13,6 +13,7 @@ from airflow_provider_dli.api.flink_definition import FlinkDefinition
 from airflow_provider_dli.api.kinds import KINDS
 from airflow_provider_dli.api.spark import SparkWork
 from airflow_provider_dli.api.sql import SqlWork
+from airflow_provider_dli.core import decide
 from airflow_provider_dli.hooks.dli import DliHook
 from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.operators.dli import (
@@ -203,3 +204,12 @@ def test_a_deployment_whose_name_is_cut_is_none():
     theirs = identity_of(deployment="d" * 300 + "-2", generation=identity.generation(START.add(days=1), 2))
     job = Job("job", "sql", "SQL job", JobState.RUNNING, "RUNNING", tags=theirs.tags())
     assert not identity.is_of_same_deployment(job, identity_of(deployment="d" * 300 + "-1"))
+
+
+@pytest.mark.parametrize(("try_number", "counts"), [(1, True), (2, True), (3, False), (10**6, False)])
+def test_a_try_that_never_was_counts_for_nothing(try_number, counts):
+    mine = identity_of(try_number=2)
+    theirs = dataclasses.replace(mine, try_number=try_number)
+    job = Job("job", "sql", "SQL job", JobState.RUNNING, "RUNNING", statement="select 1", tags=theirs.tags())
+    claim = decide.check_claim(job, identity.read_attempt(job.tags), mine, {0: SqlWork("select 1")}, ())
+    assert (not claim.problem) == counts, claim

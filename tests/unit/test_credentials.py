@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +17,13 @@ from airflow.providers.common.compat.sdk import BaseHook
 from fakes import TaskInstance
 from task_process import TaskProcesses
 
-from airflow_provider_dli import compat
+from airflow_provider_dli import compat, machine
 from airflow_provider_dli.api.sql import KIND
 from airflow_provider_dli.client import credentials
 from airflow_provider_dli.client.patience import URGENT, Patience
 from airflow_provider_dli.exceptions import DliAuthenticationError, DliError
 from airflow_provider_dli.hooks.dli import DliHook
+from airflow_provider_dli.job import Job, JobState
 from airflow_provider_dli.triggers import shared
 from airflow_provider_dli.triggers.dli import DliJobTrigger
 from airflow_provider_dli.waiting import watcher
@@ -289,6 +291,29 @@ class TestARotationWithManyInFlight:
     def test_a_kill_right_after_it_leaves_no_job(self, play, count, latency, late):
         jobs = play(count, latency=latency, airflow_is_late_by=late, kill=True)
         assert [job.status for job in jobs] == ["CANCELLED"] * count
+
+    def test_who_was_refused_with_an_older_key_takes_the_newer_one(self, connect):
+        access = connect("ak_sk").client.access
+        refused = access.lease().version
+        connect("ak_sk", password=NEW)
+        assert access.reread(refused), "the first one reads it again"
+        assert access.reread(refused), "the next one finds nothing new there, but is newer than what was refused"
+        assert not access.reread(access.version)
+        assert not access.reread()
+
+    def test_a_refusal_counts_only_after_a_while(self, monkeypatch):
+        job = watcher.WatchedJob("job", logging.getLogger("watched"))
+        refused, clock = DliAuthenticationError("no"), [1000.0]
+        monkeypatch.setattr(machine, "monotonic", lambda: clock[0])
+        job.missed(refused, 0.1)
+        clock[0] += watcher.REFUSAL_BUDGET - 1
+        job.missed(refused, 0.1)
+        job.heard(Job("job", "sql", "SQL job", JobState.RUNNING, "RUNNING"))
+        clock[0] += 2
+        job.missed(refused, 0.1)
+        clock[0] += watcher.REFUSAL_BUDGET
+        with pytest.raises(DliAuthenticationError):
+            job.missed(refused, 0.1)
 
     def test_an_answer_that_is_older_does_not_bring_the_old_key_back(self, connect):
         access = connect("ak_sk").client.access
