@@ -50,10 +50,11 @@ OTHERWISE = [
         {
             "cancel_ended": SOFT,
             "cancel_again": f"{SOFT}; CANCELLED then",
-            "soft_failures": "cancel of a finished job, syntax check, second cancel",
+            "soft_failures": "cancel of a finished job, syntax check, second cancel, "
+            "stop of a Flink job that does not run",
             "unknown_job": "status: HTTP 404 DLI.0023; cancel: HTTP 404 DLI.0023",
             "unknown_batch": "status: HTTP 404 DLI.0023; cancel: HTTP 404 DLI.0023",
-            "check_sql": SOFT,
+            "check_sql": "HTTP 200 DLI.0004, is_success false (boolean)",
             "preview_on_default": "works",
             "values": "'1.10', '2026-01-15 08:30:00', [1, 2]",
             "columns": "an object with the fields name and type",
@@ -82,7 +83,10 @@ OTHERWISE = [
     ),
     (
         {"flink_soft_failure": True, "flink_flags": "bool", "flink_run_answer": "object"},
-        {"flink_stop_draft": SOFT, "flink_run_answer": "run: an object; stop: an object"},
+        {
+            "flink_stop_draft": "HTTP 200 DLI.0007, is_success false (boolean)",
+            "flink_run_answer": "run: an object; stop: an object",
+        },
     ),
 ]
 

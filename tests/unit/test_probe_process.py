@@ -52,7 +52,7 @@ def test_json_is_all_that_is_printed_and_all_holds(dli_local, start):
     assert process.returncode == 0, err
     assert report["holds"]
     assert [check["name"] for check in report["checks"]][-1] == "kill of a real task"
-    assert len(dli_local.jobs()) == 6  # as many as it asks about
+    assert len(dli_local.jobs()) == 7  # as many as it asks about
     assert statuses(dli_local) == {"FINISHED", "FAILED", "CANCELLED"}
 
 
