@@ -87,6 +87,8 @@ class TestKill:
         dli_local.will(run_for=60, cancel_takes=60)
         outer = outer_of(sql(wait_for_completion=False))
         [job_id] = run(outer)
+        # One that is cancelled before it runs is over at once.
+        dli_local.wait_until(lambda dli: dli.job(job_id).status == "RUNNING")
         outer = outer_of(DliCancelJobOperator(task_id="inner", job_id=job_id, poll_interval=0.1))
         with pytest.raises(DliTaskKilledError):
             run_killed(outer, dli_local, when=lambda job: job.cancel_requests)
