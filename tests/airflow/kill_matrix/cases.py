@@ -156,6 +156,9 @@ class Case:
         if self.moment.name == "answer" and "CREATED" in self.jobs:
             # A task that was frozen may start its job in the instant before it handles the signal.
             return self.jobs, tuple("CANCELLED" if job == "CREATED" else job for job in self.jobs)
+        if self.path.name == "supervisor-kill" and self.moment.name in (*BEFORE_LAUNCH, "before", "push"):
+            # A task that has lost its supervisor leaves its job to the next try, unless it was not yet started.
+            return self.jobs, ("CREATED", "FINISHED"), ("CANCELLED", "FINISHED")
         if self.moment.name == "late":
             # On a busy machine the SIGKILL comes late, and the task has its answer before.
             return self.jobs, (self.path.job, *["FINISHED"] * (self.path.tries - 1))
@@ -719,11 +722,6 @@ EXCEPTIONS: dict[tuple[str, str], tuple[str, ...]] = {
     **{(path, "late"): ("RUNNING",) for path in ("mark-failed", "mark-success", "run-failed", "run-deleted")},
     # The same, and Airflow does not tell the next try that a user cleared the task while it ran: it takes the job over.
     **{(path, "late"): ("FINISHED",) for path in ("clear-task", "clear-run")},
-    # A task whose supervisor is dead cannot push the job id, and cancels its own job; the next try runs its own.
-    **{
-        ("supervisor-kill", moment): ("CANCELLED", "FINISHED")
-        for moment in ("before", "submit", "started", "late", "unanswered", "answer", "push")
-    },
     # The DELETE was on its way.
     **{(path, "cancel"): ("CANCELLED", "FINISHED") for path in ("supervisor-int", "supervisor-kill", "task-kill")},
     ("last-try-kill", "cancel"): ("CANCELLED",),
