@@ -55,8 +55,11 @@ def remember(ti: Any, statements: Sequence[ThisTry]) -> None:
 
 def note_success_of(task: Any) -> None:
     """Have the success of a task noted once Airflow has accepted it; not before, because then it may still fail."""
-    callbacks = list(task.on_success_callback or ())
-    if not compat.HAS_TRY_HISTORY and task.on_earlier_job == "reattach" and _note_success not in callbacks:
+    if compat.HAS_TRY_HISTORY or task.on_earlier_job != "reattach":
+        return
+    given = task.on_success_callback or ()
+    callbacks = [given] if callable(given) else list(given)
+    if _note_success not in callbacks:
         task.on_success_callback = [*callbacks, _note_success]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from types import SimpleNamespace
 
 import fakes
 import pace
@@ -22,7 +23,7 @@ from airflow_provider_dli.exceptions import (
     DliValueError,
 )
 from airflow_provider_dli.operators.dli import DliCancelJobOperator, DliSubmitSqlJobOperator
-from airflow_provider_dli.tasks import start
+from airflow_provider_dli.tasks import cleared, start
 from airflow_provider_dli.waiting import watcher
 
 UNKNOWN_JOB = "00000000-0000-0000-0000-000000000000"
@@ -298,3 +299,18 @@ def test_operators_have_room_for_templates():
     )
     assert DliSubmitSqlJobOperator.template_ext == (".sql",)
     assert {"job_id", "kind", "dli_conn_id"} <= set(DliCancelJobOperator.template_fields)
+
+
+@pytest.mark.parametrize("given", [None, print, [print], (print,)], ids=["none", "one", "list", "tuple"])
+@pytest.mark.parametrize("has_history", [False, True])
+def test_success_callbacks_of_the_author_stay(monkeypatch, given, has_history):
+    """Airflow 2 leaves a single one as it is."""
+    monkeypatch.setattr(compat, "HAS_TRY_HISTORY", has_history)
+    task = SimpleNamespace(on_success_callback=given, on_earlier_job="reattach")
+    for _ in range(2):
+        cleared.note_success_of(task)
+    if has_history:
+        assert task.on_success_callback is given
+    else:
+        assert [each for each in task.on_success_callback if each is print] == [print] * bool(given)
+        assert len(task.on_success_callback) == 1 + bool(given)
